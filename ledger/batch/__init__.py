@@ -1,0 +1,1 @@
+"""Batches: from rows to entries, streams and their fold, sending, receiving, sealing."""

@@ -1,0 +1,429 @@
+"""The receiver's side of a delivery (design section 4).
+
+`take_file` decides whether a delivered file is what the sender anchored; `land` looks at what is in the source and anchors it. The
+sender's anchor alone makes entries lawful: ours states what we hold, and may state a wrong row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from ledger.anchor.claims import propose
+from ledger.batch.book import KnownBatch, StreamLedger, now, save_batch
+from ledger.batch.build import Builder, Built, result_of
+from ledger.batch.history import History, Version
+from ledger.batch.intake import FileOptions, build_from_file
+from ledger.batch.job import Job
+from ledger.batch.landing import Expected, Landing, Tags, start_landing
+from ledger.batch.stream import AnnouncedBatch, StreamId
+from ledger.catalog import Catalog
+from ledger.chain.registry import AnchorRecord
+from ledger.config import SourceConfig
+from ledger.descriptor import batch_number
+from ledger.errors import InputError
+from ledger.kernel.entries import Kernel
+from ledger.kernel.sorting import TAG, EntryIndex
+from ledger.keys import CatalogKeys
+from ledger.reconcile.compare import Comparer, OpenVersion
+from ledger.reconcile.findings import Finding, Verdict
+from ledger.source.csvfile import open_csv
+from ledger.source.load import Upsert, load_rows
+from ledger.store import models
+from ledger.store.files import hash_file
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A batch that was announced to us, ready to be received: everything but the rows."""
+
+    catalog: Catalog
+    source: SourceConfig
+    batch: AnnouncedBatch
+    stream: StreamId
+    keys: CatalogKeys
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A delivered file. `lawful`: its size and root are the sender's anchor. `set_aside` counts quarantined rows."""
+
+    built: Built
+    lawful: bool
+    set_aside: int
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Received:
+    """The outcome of a receive. `held` is what was anchored as landed, None where nothing could be said (undetermined).
+
+    `settled` counts differing keys that a later batch carries; `notes` are (Chinese, English) remarks that weaken the answer.
+    """
+
+    batch: AnnouncedBatch
+    verdict: Verdict
+    held: Built | None
+    anchored: AnchorRecord | None
+    findings: tuple[Finding, ...]
+    settled: int
+    delivered: Delivered | None
+    notes: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def exit_code(self) -> int:
+        """That of the verdict; at least 1 where rows were set aside."""
+        aside = 1 if self.delivered is not None and self.delivered.set_aside else 0
+        return max(self.verdict.exit_code, aside)
+
+
+def receive(
+    job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, sender: str, load: bool = False
+) -> Received:
+    """Receive one batch; provisional while the roots differ: receiving again anchors a revision as rows land."""
+    incoming = expect(job, catalog, number=number, sender=sender)
+    if load and file is None:
+        raise InputError("receive.load_without_file", "--load 须同时给出文件", "--load needs a file", "--load")
+    delivered = take_file(job, incoming, file) if file is not None else None
+    baseline = None
+    if file is not None and load:
+        baseline = _baseline_before_load(job, incoming)
+        _load(job, incoming, file)
+    return land(job, incoming, delivered, baseline=baseline)
+
+
+def expect(job: Job, catalog: Catalog, *, number: str, sender: str) -> Incoming:
+    """Find the announced batch and check that we can read it: origin, catalog digest, exchange key."""
+    number = batch_number(number)
+    source = job.workspace.source(catalog)
+    if source.origin != "delivery":
+        raise InputError(
+            "receive.own_source",
+            f"[source.{catalog.id}] 的 origin 为 own，不接收下发；应为 delivery",
+            f'[source.{catalog.id}] has origin "own": only a source of origin "delivery" receives',
+            catalog.id,
+        )
+    job.view.address(sender)
+    stream = StreamId(catalog.id, sender, job.party)
+    batch = job.streams.find(stream, number)
+    if batch is None or not batch.sent:
+        known = "、".join(b.descriptor.batch for b in job.streams.batches(stream)) or "-"
+        raise InputError(
+            "receive.not_announced",
+            f"{sender} 未在链上宣告目录 {catalog.id} 的批次 {number}；已宣告：{known}",
+            f"{sender} announced no batch {number} of {catalog.id} on the chain; announced: {known}",
+            "--batch",
+        )
+    told = batch.descriptor
+    if told.catalog_digest != catalog.digest.hex():
+        raise InputError(
+            "receive.other_catalog",
+            f"批次按目录 {told.catalog}（摘要 {told.catalog_digest}）上链，本地目录 {catalog.name} 摘要为 {catalog.digest.hex()}；请与发送方统一目录",
+            f"the batch was anchored under {told.catalog} (digest {told.catalog_digest}); ours is {catalog.name} "
+            f"(digest {catalog.digest.hex()}): agree on the catalog with the sender",
+            catalog.id,
+        )
+    key = job.workspace.key_by_id(sender, told.key_id)
+    job.check_series(stream, catalog, key)
+    return Incoming(catalog, source, batch, stream, key.for_catalog(catalog))
+
+
+def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
+    """Read a delivered file; if it is what the sender anchored, its entries and archive are kept as the lawful ones."""
+    anchor = incoming.batch.sent[-1]
+    ledger = _ledger(job, incoming)
+    with job.book.archive_writer(incoming.catalog, incoming.batch.batch_id) as archive:
+        builder = Builder(incoming.catalog, incoming.keys, ledger.before(incoming.batch), archive)
+        with open_csv(
+            file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
+        ) as delivered:
+            built = build_from_file(delivered, builder, file.quarantine)
+            ignored = tuple(delivered.ignored)
+        lawful = (built.size, built.root) == (anchor.size, anchor.root)
+        if lawful and not any(k.announced.batch_id == incoming.batch.batch_id for k in ledger.known):
+            with job.store.write() as session:
+                save_batch(session, incoming.batch.descriptor, incoming.stream)
+                job.book.save_set(session, incoming.batch.batch_id, "lawful", built, archive)
+    with job.store.write() as session:
+        save_batch(session, incoming.batch.descriptor, incoming.stream)
+        _record_arrival(session, incoming, file, builder.rows)
+    return Delivered(built, lawful, len(builder.bad), ignored)
+
+
+def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, baseline: Tags | None = None) -> Received:
+    """Look at what landed, anchor it if it differs from our last revision, and say how it stands to the sender's anchor."""
+    batch, catalog, keys = incoming.batch, incoming.catalog, incoming.keys
+    ledger = _ledger(job, incoming)
+    known = next((k for k in ledger.known if k.announced.batch_id == batch.batch_id), None)
+    by_column = incoming.source.batch_column is not None
+    expected = _expected(job, incoming, ledger, known, delivered, baseline)
+    if expected.delivered is None and not by_column:
+        return _undetermined(batch)
+    landing = start_landing(catalog, keys, expected)
+    with job.book.archive_writer(catalog, batch.batch_id) as archive:
+        builder = Builder(catalog, keys, archive=archive)
+        with job.book.opener([] if known is None else [known], catalog, keys) as open_version:
+            comparer = _comparer(incoming, known, landing, open_version)
+            lawful = None if known is None else EntryIndex(known.entries.entries)
+            with job.workspace.open_source(catalog) as table:
+                for chunk, result in landing.rows(table):
+                    if comparer is not None:
+                        comparer.add(len(result.rows) + len(result.refused), chunk.numbers, result)
+                    if lawful is None or known is None:
+                        builder.add_result(chunk, result)
+                        continue
+                    at = lawful.lookup(np.ascontiguousarray(result.entries[:, TAG]))
+                    same = (at >= 0) & (known.entries.entries[at] == result.entries).all(axis=1)
+                    mask = np.zeros(len(chunk), np.bool_)
+                    mask[result.rows[same]] = True
+                    builder.add_entries(result.entries[same], np.zeros(int(same.sum()), np.bool_))
+                    builder.add_result(chunk, result_of(result, ~mask))
+            findings = comparer.finish().findings if comparer is not None else ()
+        if known is None and delivered is None and not builder.rows:
+            return _undetermined(batch)
+        _add_gone(builder, expected, landing)
+        builder.drop_repeated()
+        held = builder.finish()
+        anchor = batch.sent[-1]
+        equal = (held.size, held.root) == (anchor.size, anchor.root)
+        with job.store.write() as session:
+            save_batch(session, batch.descriptor, incoming.stream)
+            # Landed rows that are what the sender anchored are the lawful entries, and the archive is theirs.
+            proven = known is None and equal
+            if proven:
+                job.book.save_set(session, batch.batch_id, "lawful", held, archive)
+            held_set = job.book.save_set(session, batch.batch_id, "held", held, None if proven else archive)
+            propose(session, held_set, known_revisions=len(batch.received))
+            if not by_column:
+                _save_baseline(session, incoming, landing)
+    job.anchor()
+    anchored = job.anchored(batch.batch_id)
+    settled = int(landing.superseded.sum()) if not equal else 0
+    verdict = _verdict(equal, known is not None, findings)
+    return Received(batch, verdict, held, anchored, findings, settled, delivered, _notes(incoming, expected, delivered))
+
+
+def _verdict(equal: bool, lawful_known: bool, findings: tuple[Finding, ...]) -> Verdict:
+    if equal and not findings:
+        return Verdict.MATCHED
+    return Verdict.DIFFERENCES if lawful_known else Verdict.DIFFERENCES_PARTIAL
+
+
+def _ledger(job: Job, incoming: Incoming) -> StreamLedger:
+    return job.book.load_stream(job.streams, incoming.stream, incoming.catalog, incoming.keys)
+
+
+def _expected(
+    job: Job,
+    incoming: Incoming,
+    ledger: StreamLedger,
+    known: KnownBatch | None,
+    delivered: Delivered | None,
+    baseline: Tags | None,
+) -> Expected:
+    entries, withdrawn = None, None
+    if known is not None:
+        entries, withdrawn = known.entries.entries, known.entries.withdrawn
+    elif delivered is not None:
+        entries, withdrawn = delivered.built.entries, delivered.built.withdrawn
+    with job.store.read() as session:
+        sets = job.book.sets(session, incoming.batch.batch_id, "held")
+        claimed = session.scalar(
+            select(models.Claim)
+            .where(models.Claim.batch_id == incoming.batch.batch_id)
+            .order_by(models.Claim.id.desc())
+        )
+        last = next((s for s in sets if claimed is not None and s.id == claimed.entry_set_id), None)
+        if baseline is None and received_before(session, incoming.stream):
+            tags = session.scalars(
+                select(models.Baseline.key_tag).where(
+                    models.Baseline.catalog_id == incoming.catalog.id,
+                    models.Baseline.sender_party == incoming.stream.sender,
+                )
+            )
+            baseline = np.frombuffer(bytes.fromhex("".join(tags)), np.uint8).reshape(-1, 16)
+    return Expected(
+        number=incoming.batch.descriptor.batch,
+        batch_column=incoming.source.batch_column is not None,
+        delivered=entries,
+        withdrawn=withdrawn,
+        stream=ledger.history,
+        later=ledger.after(incoming.batch),
+        baseline=baseline,
+        held=None if last is None else job.book.read_set(last).entries,
+    )
+
+
+def received_before(session: Session, stream: StreamId) -> bool:
+    """True if we anchored what we hold of any batch of the stream."""
+    found = session.scalar(
+        select(models.EntrySet.id)
+        .join(models.Batch, models.Batch.id == models.EntrySet.batch_id)
+        .where(
+            models.EntrySet.role == "held",
+            models.Batch.catalog_id == stream.catalog_id,
+            models.Batch.sender_party == stream.sender,
+            models.Batch.receiver_party == stream.receiver,
+        )
+        .limit(1)
+    )
+    return found is not None
+
+
+def _comparer(
+    incoming: Incoming, known: KnownBatch | None, landing: Landing, open_version: OpenVersion
+) -> Comparer | None:
+    """Compares the landed rows with the batch's lawful entries; keys that a later batch carries are that batch's matter."""
+    if known is None:
+        return None
+    entries = known.entries
+    keep = np.flatnonzero(~landing.superseded)
+    history = History([(entries.entries[keep], entries.withdrawn[keep])])
+
+    def open_kept(version: Version) -> bytes | None:
+        return open_version(Version(0, int(keep[version.index]), version.withdrawn, version.entry))
+
+    return Comparer(incoming.catalog, "delivery", history, [incoming.batch.descriptor.batch], open_kept)
+
+
+def _add_gone(builder: Builder, expected: Expected, landing: Landing) -> None:
+    """Withdrawals whose key is gone, and for keys of later batches what our last revision said."""
+    if expected.delivered is not None and expected.withdrawn is not None:
+        gone = expected.withdrawn & ~landing.present & ~landing.superseded
+        builder.add_entries(expected.delivered[gone], np.ones(int(gone.sum()), np.bool_))
+    if expected.held is not None and len(expected.held):
+        frozen = expected.held[expected.later.lookup(np.ascontiguousarray(expected.held[:, TAG])) >= 0]
+        builder.add_entries(frozen, np.zeros(len(frozen), np.bool_))
+
+
+def _save_baseline(session: Session, incoming: Incoming, landing: Landing) -> None:
+    tags = np.concatenate(landing.unknown) if landing.unknown else np.zeros((0, 16), np.uint8)
+    session.execute(
+        delete(models.Baseline).where(
+            models.Baseline.catalog_id == incoming.catalog.id,
+            models.Baseline.sender_party == incoming.stream.sender,
+        )
+    )
+    moment = now()
+    session.add_all(
+        models.Baseline(
+            catalog_id=incoming.catalog.id, sender_party=incoming.stream.sender, key_tag=tag, first_seen_at=moment
+        )
+        for tag in sorted({row.tobytes().hex() for row in tags})
+    )
+
+
+def _load(job: Job, incoming: Incoming, file: FileOptions) -> None:
+    """Write the file's readable rows into the source, all or nothing, read back before it counts."""
+    kernel = Kernel(incoming.catalog, incoming.keys)
+    upserts: list[Upsert] = []
+    withdrawn: dict[bytes, dict[str, str | None]] = {}
+    names = list(incoming.catalog.by_name)
+    with open_csv(
+        file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
+    ) as delivered:
+        for chunk in delivered.scan():
+            result = kernel.run(chunk)
+            columns = [result.values[name].to_pylist() for name in names]
+            keys = result.record_keys.to_pylist()
+            for key, entry, *values in zip(keys, result.entries, *columns, strict=True):
+                upserts.append(Upsert(key, dict(zip(names, values, strict=True)), entry.tobytes()))
+            gone = kernel.keys_of(chunk)
+            for at, key in enumerate(gone.record_keys.to_pylist()):
+                withdrawn[key] = {name: gone.values[name][at].as_py() for name in incoming.catalog.key}
+    source = incoming.source
+    load_rows(
+        source.url,
+        source.table,
+        kernel,
+        upserts=upserts,
+        withdrawn=withdrawn,
+        columns=source.columns,
+        batch_column=source.batch_column,
+        batch=None if source.batch_column is None else incoming.batch.descriptor.batch,
+        base=job.workspace.root,
+    )
+
+
+def _baseline_before_load(job: Job, incoming: Incoming) -> Tags | None:
+    """Rows that no batch knows before `--load` writes; None if an earlier receive recorded them."""
+    if incoming.source.batch_column is not None:
+        return None
+    with job.store.read() as session:
+        if received_before(session, incoming.stream):
+            return None
+    ledger = _ledger(job, incoming)
+    landing = start_landing(
+        incoming.catalog, incoming.keys, Expected("", False, None, None, ledger.history, ledger.history, None, None)
+    )
+    with job.workspace.open_source(incoming.catalog) as table:
+        for _ in landing.rows(table):
+            pass
+    return np.concatenate(landing.unknown) if landing.unknown else np.zeros((0, 16), np.uint8)
+
+
+def _record_arrival(session: Session, incoming: Incoming, file: FileOptions, rows: int) -> None:
+    digest = hash_file(file.path)
+    present = session.scalar(
+        select(models.Arrival).where(
+            models.Arrival.batch_id == incoming.batch.batch_id, models.Arrival.file_sha256 == digest
+        )
+    )
+    if present is None:
+        session.add(
+            models.Arrival(
+                batch_id=incoming.batch.batch_id,
+                file_sha256=digest,
+                file_name=file.path.name,
+                rows=rows,
+                received_at=now(),
+                state="received",
+            )
+        )
+
+
+def _undetermined(batch: AnnouncedBatch) -> Received:
+    return Received(
+        batch,
+        Verdict.UNDETERMINED,
+        None,
+        None,
+        (),
+        0,
+        None,
+        (
+            (
+                "既无下发文件，也无可归属该批次的行：无法判定；请提供文件，或为数据源配置 batch_column",
+                "there is neither the delivered file nor rows that belong to this batch: bring the file, or configure batch_column",
+            ),
+        ),
+    )
+
+
+def _notes(incoming: Incoming, expected: Expected, delivered: Delivered | None) -> tuple[tuple[str, str], ...]:
+    notes = []
+    anchor = incoming.batch.sent[-1]
+    if delivered is not None and not delivered.lawful:
+        notes.append(
+            (
+                f"文件与发送方上链不符：文件 {delivered.built.size} 条、根 {delivered.built.root[:16]}…；"
+                f"链上 {anchor.size} 条、根 {anchor.root[:16]}…。仅上链实际入库内容，差异清单不完整",
+                f"the file is not what the sender anchored: file {delivered.built.size} entries, root {delivered.built.root[:16]}…; "
+                f"chain {anchor.size} entries, root {anchor.root[:16]}…. What landed is anchored; the list is not complete",
+            )
+        )
+    if not expected.batch_column and expected.baseline is None:
+        notes.append(
+            (
+                "首次接收且数据源无 batch_column：多出的行无从识别",
+                "first receive without batch_column: added rows cannot be seen",
+            )
+        )
+    if incoming.batch.revised_after_receipt:
+        notes.append(
+            ("发送方在我方首次上链之后修订过该批次", "the sender revised this batch after our first anchor"),
+        )
+    return tuple(notes)

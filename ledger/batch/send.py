@@ -1,0 +1,87 @@
+"""The sender's side of a delivery: the file (or the source's rows of that batch) becomes a lawful entry set and a claim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ledger.anchor.claims import propose
+from ledger.batch.book import save_batch
+from ledger.batch.build import Builder, Built
+from ledger.batch.intake import FileOptions, bad_rows, build_from_file
+from ledger.batch.job import Job
+from ledger.batch.landing import batch_mask
+from ledger.batch.stream import StreamId
+from ledger.catalog import Catalog
+from ledger.chain.registry import AnchorRecord
+from ledger.descriptor import batch_number
+from ledger.errors import InputError
+from ledger.source.csvfile import open_csv
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What `send` did; `set_aside` counts quarantined rows, `ignored` names columns the catalog does not declare."""
+
+    batch_id: str
+    number: str
+    anchored: AnchorRecord
+    set_aside: int
+    ignored: tuple[str, ...]
+
+
+def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, to: str, period: str) -> Sent:
+    """Anchor a delivery of `catalog` to the party `to`.
+
+    Sending the same content again changes nothing; other content under the same descriptor is a visible revision; the same
+    number under another descriptor is refused. InputError for bad rows or repeated keys; nothing is written then.
+    """
+    number = batch_number(number)
+    if to == job.party:
+        raise InputError("send.to_self", f"不能发给本方 {to}", f"{to} is this party itself", "--to")
+    key = job.workspace.exchange_key(to)
+    stream = StreamId(catalog.id, job.party, to)
+    descriptor = job.descriptor(catalog, key, stream, number=number, kind="delivery", period=period)
+    keys = key.for_catalog(catalog)
+    earlier = job.book.load_stream(job.streams, stream, catalog, keys).before(job.streams.find(stream, number))
+    batch_id = descriptor.batch_id.hex()
+    with job.book.archive_writer(catalog, batch_id) as archive:
+        builder = Builder(catalog, keys, earlier, archive)
+        if file is not None:
+            with open_csv(
+                file.path, catalog, encoding=file.encoding, operation_column=file.operation_column
+            ) as delivered:
+                built = build_from_file(delivered, builder, file.quarantine)
+                ignored = tuple(delivered.ignored)
+        else:
+            built, ignored = _from_source(job, catalog, builder, number), ()
+        known = job.streams.find(stream, number)
+        with job.store.write() as session:
+            save_batch(session, descriptor, stream)
+            entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)
+            propose(session, entry_set, known_revisions=0 if known is None else len(known.sent))
+    job.anchor()
+    return Sent(batch_id, number, job.anchored(batch_id), len(builder.bad), ignored)
+
+
+def _from_source(job: Job, catalog: Catalog, builder: Builder, number: str) -> Built:
+    source = job.workspace.source(catalog)
+    if source.batch_column is None:
+        raise InputError(
+            "send.no_batch_column",
+            f"[source.{catalog.id}] 未配置 batch_column，请给出要发送的文件",
+            f"[source.{catalog.id}] has no batch_column: name the file to send",
+            catalog.id,
+        )
+    with job.workspace.open_source(catalog) as table:
+        for chunk in table.scan():
+            builder.add(chunk, batch_mask(chunk, number))
+        if builder.bad:
+            raise bad_rows(builder.bad, table.where)
+        if not builder.rows:
+            raise InputError(
+                "send.no_rows",
+                f"数据源中没有批次 {number} 的行",
+                f"the source has no rows of batch {number}",
+                table.where,
+            )
+        return builder.finish(table.where, table.scan)

@@ -1,0 +1,64 @@
+"""The command `duizhang`: parse, run one use case, print its answer, end with 0 (all matched), 1 (differences) or 2 (could not tell).
+
+Modules of single commands are imported when they run, so that `verify` and `--help` stay light.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+
+from ledger.cli import speech
+from ledger.errors import LedgerError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; never raises for what a user or an operator can cause."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    speech.choose(speech.language_of(words))
+    as_json = "--json" in words
+    try:
+        from ledger.cli.parser import build_parser
+
+        # The options every command knows may stand before or after it; only one given is in the namespace (argparse would
+        # let a default of the second place overwrite what was said in the first).
+        args = build_parser().parse_args(words, Namespace(json=False, workspace=None, command=None))
+        if args.command is None:
+            build_parser().print_help()
+            return 2
+        run = importlib.import_module(f"ledger.cli.{args.module}").run
+        code = int(run(args))
+        sys.stdout.flush()
+        return code
+    except LedgerError as error:
+        return _fail(as_json, error.code, speech.message(error), error.where)
+    except BrokenPipeError:
+        # The reader (head, a pager) went away; what it read was true, but the rest was not delivered.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except KeyboardInterrupt:
+        return _fail(
+            as_json, "interrupted", speech.say("被中断；下次运行会接着完成", "interrupted; the next run goes on"), ""
+        )
+    except Exception as error:
+        # A fault of ours: said in one line as well, with the traceback for whoever mends it.
+        if os.environ.get("DUIZHANG_DEBUG"):
+            traceback.print_exc()
+        text = speech.say(
+            f"程序内部错误：{type(error).__name__}：{error}（设 DUIZHANG_DEBUG=1 可看详情）",
+            f"internal error: {type(error).__name__}: {error} (DUIZHANG_DEBUG=1 shows where)",
+        )
+        return _fail(as_json, "internal", text, "")
+
+
+def _fail(as_json: bool, code: str, text: str, where: str) -> int:
+    if as_json:
+        speech.print_json(speech.error_json(code, text, where))
+    else:
+        place = f"{where}：" if where and where not in text else ""
+        print(f"{speech.say('错误', 'error')} [{code}] {place}{text}", file=sys.stderr)
+    return 2

@@ -1,0 +1,254 @@
+"""The command line of design section 7: every command, option and help text, in both languages; no work is done here."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from ledger.cli.speech import say
+from ledger.errors import InputError
+
+NOT_BUILT = ("finding", "restore", "attest", "dispute", "snapshot", "export", "import", "report", "serve", "token")
+"""Commands of the design that later versions bring; refused by name, with exit 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(
+            "usage", f"命令行用法不对：{message}（{self.prog} --help 可看用法）", f"{message} (see {self.prog} --help)"
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; `args.module` names the module under ledger.cli that runs the command."""
+    common = _common()
+    parser = _Parser(
+        prog="duizhang",
+        description=say(
+            "对账：证明省里发的就是市里收的。退出码：0 全部一致，1 有差异，2 无法判定。",
+            "Proves that what the province sent is what the city holds. Exit: 0 matched, 1 differences, 2 could not tell.",
+        ),
+        parents=[common],
+        allow_abbrev=False,
+    )
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] = parser.add_subparsers(  # type: ignore[assignment]
+        dest="command", metavar=say("命令", "COMMAND")
+    )
+
+    def add(name: str, module: str, zh: str, en: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(
+            name, help=say(zh, en), description=say(zh, en), parents=[common], allow_abbrev=False
+        )
+        sub.set_defaults(module=module)
+        return sub
+
+    init = add(
+        "init",
+        "setup",
+        "建立工作区：配置、密钥、本地链、合约、台账库",
+        "make a workspace: settings, keys, chain, store",
+    )
+    init.add_argument("dir", nargs="?", metavar="DIR", help=say("目录（须为空）", "folder (must be empty)"))
+    init.add_argument("--party", help=say("本方名称（默认 local）", "this party's name (default local)"))
+    init.add_argument("--join", metavar="FILE", help=say("由 party add 生成的加入文件", "join file made by party add"))
+
+    party = add("party", "setup", "为另一参与方登记并生成加入文件", "register another party and write its join file")
+    party_commands = _actions(party)
+    party_add = _action(party_commands, common, "add", "登记参与方", "register a party")
+    party_add.add_argument("name", metavar="NAME")
+    party_add.add_argument(
+        "--out",
+        metavar="FILE",
+        required=True,
+        help=say("加入文件（含密钥，权限 0600）", "join file (holds keys, mode 0600)"),
+    )
+
+    chain = add("chain", "setup", "本地开发链：up、down、status", "the local development chain: up, down, status")
+    chain_commands = _actions(chain)
+    for name, zh, en in (("up", "启动", "start"), ("down", "停止", "stop"), ("status", "查看状态", "show its state")):
+        _action(chain_commands, common, name, zh, en)
+
+    add("status", "status", "已上链、待确认、逾期情况", "what is anchored, pending, overdue")
+    add("doctor", "status", "检查配置与环境，并给出改正办法", "what is misconfigured and how to mend it")
+
+    catalog = add("catalog", "catalogs", "目录：list、show、check", "catalogs: list, show, check")
+    catalog_commands = _actions(catalog)
+    _action(catalog_commands, common, "list", "列出目录", "list the catalogs")
+    show = _action(catalog_commands, common, "show", "显示一个目录", "show one catalog")
+    show.add_argument("catalog", metavar="CATALOG")
+    check = _action(catalog_commands, common, "check", "检查目录文件", "check a catalog or a catalog file")
+    check.add_argument("catalog", metavar="CATALOG|FILE", nargs="?")
+    new = _action(
+        catalog_commands, common, "new", "（后续版本）由表或 CSV 生成目录", "(later) a catalog from a table or CSV"
+    )
+    new.add_argument("rest", nargs="*")
+
+    digest = add(
+        "digest",
+        "records",
+        "计算文件或数据源的条数与根，不写任何东西",
+        "size and root of a file or the source; writes nothing",
+    )
+    digest.add_argument("catalog", metavar="CATALOG")
+    digest.add_argument("file", metavar="FILE", nargs="?")
+    digest.add_argument(
+        "--key",
+        metavar="PARTY",
+        help=say("使用与该方的交换密钥（默认本方密钥）", "use the key shared with PARTY (default: own)"),
+    )
+    digest.add_argument("--cells", metavar="M", help=say("（后续版本）差异摘要", "(later) sketch"))
+    _file_options(digest)
+
+    send = add("send", "delivery", "发送方：把一次下发登记上链", "the sender's side of a delivery")
+    _delivery_options(send, "--to")
+    send.add_argument(
+        "--period",
+        default="",
+        help=say("数据所属日期或区间 YYYY-MM-DD[/YYYY-MM-DD]", "day or range the data belong to"),
+    )
+
+    receive = add("receive", "delivery", "接收方：核对并登记收到的内容", "the receiver's side of a delivery")
+    _delivery_options(receive, "--from")
+    receive.add_argument(
+        "--load", action="store_true", help=say("把文件中的行写入数据源", "write the file's rows into the source")
+    )
+    receive.add_argument("--final", action="store_true", help=say("（后续版本）", "(later)"))
+
+    anchor = add(
+        "anchor",
+        "anchoring",
+        "封存本方新行，上链一切待上链内容；可重复执行",
+        "seal own new rows, anchor what is ready; idempotent",
+    )
+    anchor.add_argument("catalog", metavar="CATALOG", nargs="*")
+
+    reconcile = add(
+        "reconcile",
+        "reconciling",
+        "数据源对链上存证：逐条找出差异",
+        "the source against the chain: names each difference",
+    )
+    reconcile.add_argument("catalog", metavar="CATALOG")
+    reconcile.add_argument("--format", choices=("table", "json", "jsonl", "csv", "xlsx", "html"), default=None)
+    reconcile.add_argument(
+        "--show-values",
+        action="store_true",
+        help=say("显示字段值（个人信息仍遮蔽）", "show field values (personal ones stay masked)"),
+    )
+    for later in ("--with", "--batch", "--since", "--until"):
+        reconcile.add_argument(later, dest=f"later_{later[2:]}", metavar="X", help=say("（后续版本）", "(later)"))
+
+    for name, zh, en in (
+        ("accept", "认可本方数据源中指名记录的改动", "make named changes of an own source lawful"),
+        ("withdraw", "撤回本方数据源中指名的记录", "withdraw named records of an own source"),
+    ):
+        sub = add(name, "anchoring", zh, en)
+        sub.add_argument("catalog", metavar="CATALOG")
+        sub.add_argument(
+            "key",
+            metavar="KEY",
+            nargs="+",
+            help=say("键值；多字段键用 JSON 对象", "key value; a JSON object for a key of several fields"),
+        )
+        sub.add_argument("--reason", required=True)
+        sub.add_argument("--by", required=True, help=say("经办人", "who says so"))
+
+    prove = add("prove", "proving", "生成存证文件", "make proof files")
+    prove.add_argument("catalog", metavar="CATALOG")
+    prove.add_argument("key", metavar="KEY", nargs="*")
+    prove.add_argument(
+        "--batch",
+        metavar="NO",
+        help=say("取该批次中的版本（默认最新）", "the version in this batch (default: the latest)"),
+    )
+    prove.add_argument(
+        "--out", metavar="PATH", help=say("输出文件；多个键时为目录", "output file; a folder for several keys")
+    )
+    prove.add_argument("--subject", metavar="CODE", help=say("（后续版本）", "(later)"))
+
+    verify = add(
+        "verify",
+        "verifying",
+        "用存证文件、信任文件和链核验一条记录",
+        "check a proof file against a trust file and the chain",
+    )
+    verify.add_argument("file", metavar="FILE")
+    verify.add_argument(
+        "--trust", metavar="FILE", help=say("信任文件（自行取得）", "trust file (obtained by yourself)")
+    )
+    verify.add_argument("--rpc", metavar="URL", help=say("链的 RPC 地址", "RPC URL of the chain"))
+    verify.add_argument("--checkpoint", metavar="FILE", help=say("（后续版本）", "(later)"))
+
+    trust = add("trust", "proving", "信任文件", "trust file")
+    trust_export = _action(_actions(trust), common, "export", "导出信任文件", "write the trust file")
+    trust_export.add_argument("--out", metavar="FILE")
+
+    add("fsck", "checking", "台账自查：文件、归档、链上存证", "the store against itself and the chain")
+    add(
+        "nightly",
+        "nightly",
+        "夜间作业：续办、接收、对账、封存、上链、简报",
+        "nightly job: resume, receive, reconcile, seal, anchor, brief",
+    )
+
+    demo = add("demo", "demo", "演示全过程", "the demonstration")
+    demo.add_argument("--keep", metavar="DIR", help=say("在此目录中进行并保留", "work in this folder and keep it"))
+    demo.add_argument("--data", metavar="X", help=say("（后续版本）", "(later)"))
+
+    for name in NOT_BUILT:
+        add(name, "later", "（后续版本）", "(later)").add_argument("rest", nargs=argparse.REMAINDER)
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "-C", dest="workspace", metavar="DIR", default=argparse.SUPPRESS,
+        help=say("工作区目录（或 DUIZHANG_HOME；默认当前目录）", "workspace (or DUIZHANG_HOME; default: this folder)"),
+    )  # fmt: skip
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=say("输出 JSON", "print JSON"))
+    common.add_argument(
+        "--lang", choices=("zh", "en"), default=argparse.SUPPRESS, help=say("语言", "language (or DUIZHANG_LANG)")
+    )
+    return common
+
+
+def _actions(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    return parser.add_subparsers(dest="action", required=True, metavar=say("动作", "ACTION"))
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    name: str,
+    zh: str,
+    en: str,
+) -> argparse.ArgumentParser:
+    return actions.add_parser(name, help=say(zh, en), description=say(zh, en), parents=[common], allow_abbrev=False)
+
+
+def _file_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encoding", default="utf-8", choices=("utf-8", "gb18030"), help=say("CSV 编码", "encoding of the CSV")
+    )
+    parser.add_argument(
+        "--quarantine",
+        metavar="FILE",
+        help=say("坏行另存到此文件，其余继续（退出码 1）", "set bad rows aside here and go on (exit 1)"),
+    )
+    parser.add_argument(
+        "--operation-column",
+        metavar="COLUMN",
+        default=None,
+        help=say("操作列（默认 operation）", "operation column (default operation)"),
+    )
+
+
+def _delivery_options(parser: argparse.ArgumentParser, direction: str) -> None:
+    parser.add_argument("catalog", metavar="CATALOG")
+    parser.add_argument("file", metavar="FILE", nargs="?")
+    parser.add_argument("--batch", metavar="NO", required=True, help=say("批次号", "batch number"))
+    parser.add_argument(
+        direction, dest="party", metavar="PARTY", required=True, help=say("对方名称", "the other party")
+    )
+    _file_options(parser)

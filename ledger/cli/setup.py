@@ -1,0 +1,103 @@
+"""`init`, `party add`, `chain up|down|status`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ledger.cli.speech import compact, print_json, say, table
+from ledger.cli.workspace import here
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; exit code 0, or 1 for `chain status` of a chain that is not running."""
+    return {"init": _init, "party": _party, "chain": _chain}[args.command](args)
+
+
+def _init(args: argparse.Namespace) -> int:
+    from ledger import setup
+
+    target = Path(args.dir if args.dir is not None else args.workspace or ".")
+    if args.join is not None:
+        made = setup.join(target, Path(args.join), args.party)
+    else:
+        made = setup.init(target, args.party or "local")
+    from ledger.workspace import Workspace
+
+    workspace = Workspace(made)
+    chain = workspace.config.chain
+    if args.json:
+        print_json(
+            {
+                "workspace": str(made.resolve()),
+                "party": workspace.party,
+                "contract": chain.contract,
+                "account": chain.account,
+            }
+        )
+        return 0
+    print(say(f"工作区已建立：{made}（参与方 {workspace.party}）", f"workspace made: {made} (party {workspace.party})"))
+    print(say(f"合约 {chain.contract}，账户 {chain.account}", f"contract {chain.contract}, account {chain.account}"))
+    print(
+        say(
+            "下一步：在 duizhang.toml 配置数据源；登记对方：duizhang party add 名称 --out 文件",
+            "next: configure a source in duizhang.toml; register the other side: duizhang party add NAME --out FILE",
+        )
+    )
+    return 0
+
+
+def _party(args: argparse.Namespace) -> int:
+    from ledger import setup
+
+    out = setup.add_party(here(args), args.name, Path(args.out))
+    if args.json:
+        print_json({"party": args.name, "file": str(out)})
+        return 0
+    print(
+        say(
+            f"已登记 {args.name}，加入文件：{out}（含交换密钥与一次性账户私钥，请经可靠渠道交付，用后删除）",
+            f"{args.name} is registered; join file: {out} (holds the exchange key and a one-time account's key: hand it over "
+            "safely, delete it after use)",
+        )
+    )
+    return 0
+
+
+def _chain(args: argparse.Namespace) -> int:
+    from ledger.chain.local import LocalChain
+    from ledger.errors import InputError
+
+    workspace = here(args)
+    if not workspace.config.chain.embedded:
+        raise InputError(
+            "chain.not_embedded",
+            "本工作区使用外部链节点，没有可启停的本地链",
+            "this workspace uses a node of its own RPC URL; there is no local chain to start or stop",
+            str(workspace.root / "duizhang.toml"),
+        )
+    chain = LocalChain(workspace.chain_home)
+    if args.action == "up":
+        chain.ensure_running()
+    elif args.action == "down":
+        chain.down()
+    status = chain.status()
+    facts = {
+        "running": status.url is not None,
+        "rpc": status.url,
+        "chain_id": status.chain_id,
+        "contract": workspace.config.chain.contract,
+        "block": status.block,
+        "saved_block": status.saved_block,
+        "home": str(status.home),
+    }
+    if args.json:
+        print_json(facts)
+    else:
+        print(
+            table(
+                (say("项", "item"), say("值", "value")),
+                [(name, compact({name: value})) for name, value in facts.items()],
+            )
+        )
+    return 0

@@ -1,0 +1,215 @@
+"""Rows into entries (formats F2-F4), a chunk at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ledger.catalog import Catalog
+from ledger.kernel import canonical
+from ledger.kernel.chunk import Chunk
+from ledger.kernel.columns import Normaliser
+from ledger.kernel.sorting import ENTRY_BYTES
+from ledger.kernel.stages import Stages
+from ledger.kernel.text import Mask
+from ledger.keys import NO_SUBJECT, TAG_SIZE, CatalogKeys
+from ledger.record import Unreadable, normal_row
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a chunk's rows; its withdrawals are in neither `rows` nor `refused`.
+
+    rows          int64, ascending: the rows (indices into the chunk) that have an entry; the next three run along
+                  with it
+    entries       (n, 64) uint8
+    canonical     pa.binary(): canonical bytes
+    record_keys   pa.binary(): record keys
+    values        declared field name -> pa.string(): normal forms
+    refused       unreadable rows, by index: the source's and the kernel's
+    refused_keys  (key tag, record key) of those of them whose key fields can all be read
+    """
+
+    rows: NDArray[np.int64]
+    entries: NDArray[np.uint8]
+    canonical: Any
+    record_keys: Any
+    values: Mapping[str, Any]
+    refused: Mapping[int, Unreadable] = field(default_factory=dict)
+    refused_keys: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KeyResult:
+    """The keys of some rows: `values`, `record_keys` (pa.binary()) and `key_tags` ((n, 16) uint8) run along with
+    `rows`."""
+
+    rows: NDArray[np.int64]
+    values: Mapping[str, Any]
+    record_keys: Any
+    key_tags: NDArray[np.uint8]
+    refused: Mapping[int, Unreadable] = field(default_factory=dict)
+
+
+class Kernel:
+    """Turns chunks of one catalog into entries under one exchange key. Holds bounded caches only; not for two
+    threads."""
+
+    def __init__(self, catalog: Catalog, keys: CatalogKeys, stages: Stages | None = None) -> None:
+        self.catalog = catalog
+        self.keys = keys
+        self.stages = stages or Stages()
+        self._normalisers = {f.name: Normaliser(f, catalog) for f in catalog.fields}
+        self._commitment = _Hmac(keys.commitment)
+        self._key = _Hmac(keys.key)
+
+    def run(self, chunk: Chunk) -> Result:
+        """Every row of `chunk` but its withdrawals: its entry, or why it has none."""
+        with self.stages.time("canonicalise"):
+            columns, bad = self._normalise(chunk.fields, list(self.catalog.by_name))
+            for name in self.catalog.key:
+                bad |= _nulls(columns[name])
+            refused = dict(chunk.refused)
+            for row in np.flatnonzero(bad).tolist():
+                if row not in refused and row not in chunk.withdrawals:
+                    refused[row] = self._reason(chunk, row)
+            good = ~bad
+            good[[*refused, *chunk.withdrawals]] = False
+            rows = np.flatnonzero(good).astype(np.int64, copy=False)
+            values = columns if len(rows) == len(chunk) else _taken(columns, rows)
+            record_keys = canonical.record_keys(self.catalog, values)
+            records = canonical.records(self.catalog, values)
+        with self.stages.time("hash"):
+            entries = self._entries(records, record_keys, values)
+            refused_keys = self._readable_keys(columns, sorted(refused))
+        return Result(rows, entries, records, record_keys, values, refused, refused_keys)
+
+    def keys_of(self, chunk: Chunk, rows: Sequence[int] | NDArray[np.int64] | None = None) -> KeyResult:
+        """The keys of the rows named (default: the chunk's withdrawals), other fields unseen; refused rows stay
+        refused."""
+        wanted = np.asarray(sorted(chunk.withdrawals) if rows is None else rows, np.int64)
+        refused = {row: chunk.refused[row] for row in wanted.tolist() if row in chunk.refused}
+        names = list(self.catalog.key)
+        columns, bad = self._normalise(_taken({name: chunk.fields[name] for name in names}, wanted), names)
+        for name in self.catalog.key:
+            bad |= _nulls(columns[name])
+        for position in np.flatnonzero(bad).tolist():
+            row = int(wanted[position])
+            refused.setdefault(row, self._reason(chunk, row, key_only=True))
+        bad |= np.isin(wanted, list(refused))
+        kept = np.flatnonzero(~bad)
+        values = _taken(columns, kept)
+        record_keys = canonical.record_keys(self.catalog, values)
+        tags = np.frombuffer(b"".join(self._key.tags(_listed(record_keys))), np.uint8).reshape(-1, TAG_SIZE)
+        return KeyResult(wanted[kept], values, record_keys, tags, refused)
+
+    def subject_tags(self, values: Any) -> NDArray[np.uint8]:
+        """The subject tags of a pa.string() array of subjects in normal form, (n, 16); zeros where null or
+        undeclared."""
+        size = len(values)
+        if self.catalog.subject is None:
+            return np.zeros((size, TAG_SIZE), np.uint8)
+        coded = values.dictionary_encode()
+        public, protected = _Hmac(self.keys.public_subject), _Hmac(self.keys.subject)
+        is_public = self.catalog.is_public
+        tags = [
+            (public if is_public(value) else protected).digest(value.encode())[:TAG_SIZE]
+            for value in coded.dictionary.to_pylist()
+        ]
+        table = np.frombuffer(b"".join((*tags, NO_SUBJECT)), np.uint8).reshape(-1, TAG_SIZE)
+        indices = coded.indices.fill_null(len(tags)).to_numpy()
+        return np.asarray(table[indices])
+
+    def _normalise(self, fields: Mapping[str, Any], names: list[str]) -> tuple[dict[str, Any], Mask]:
+        columns: dict[str, Any] = {}
+        bad = np.zeros(len(fields[names[0]]), np.bool_)
+        for name in names:
+            columns[name], refused = self._normalisers[name].run(fields[name])
+            if refused is not None:
+                bad |= refused
+        return columns, bad
+
+    def _reason(self, chunk: Chunk, row: int, *, key_only: bool = False) -> Unreadable:
+        """Why the reference cannot read a row that the columns could not."""
+        names = self.catalog.key if key_only else tuple(self.catalog.by_name)
+        values = {name: chunk.fields[name][row].as_py() for name in names}
+        if key_only:
+            values = {**dict.fromkeys(self.catalog.by_name), **values}
+        found = normal_row(self.catalog, values)
+        if isinstance(found, Unreadable):
+            return found
+        raise AssertionError(f"{self.catalog.name}: kernel and reference disagree on row {int(chunk.numbers[row])}")
+
+    def _entries(self, records: Any, record_keys: Any, values: Mapping[str, Any]) -> NDArray[np.uint8]:
+        entries = np.empty((len(records), ENTRY_BYTES), np.uint8)
+        subject = self.catalog.subject
+        entries[:, :16] = self.subject_tags(values[subject.field]) if subject else 0
+        entries[:, 16:32] = _matrix(self._key.tags(_listed(record_keys)), TAG_SIZE)
+        entries[:, 32:] = _matrix(self._commitment.commitments(_listed(records)), 32)
+        return entries
+
+    def _readable_keys(self, columns: Mapping[str, Any], rows: list[int]) -> dict[int, tuple[bytes, bytes]]:
+        if not rows:
+            return {}
+        whole = np.ones(len(rows), np.bool_)
+        values = _taken({name: columns[name] for name in self.catalog.key}, np.asarray(rows, np.int64))
+        for array in values.values():
+            whole &= ~_nulls(array)
+        keys = _listed(canonical.record_keys(self.catalog, _taken(values, np.flatnonzero(whole))))
+        kept = [row for row, keep in zip(rows, whole.tolist(), strict=True) if keep]
+        return {row: (tag, key) for row, tag, key in zip(kept, self._key.tags(keys), keys, strict=True)}
+
+
+class _Hmac:
+    """HMAC-SHA-256 under one key of at most 64 bytes (RFC 2104): both padded blocks are hashed once and copied."""
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def digest(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+    def tags(self, messages: Sequence[bytes]) -> list[bytes]:
+        """The first 16 bytes of each message's HMAC."""
+        digest = self.digest
+        return [digest(message)[:TAG_SIZE] for message in messages]
+
+    def commitments(self, records: Sequence[bytes]) -> list[bytes]:
+        """SHA-256(salt, d) with d = SHA-256(record) and salt = HMAC(d): the commitments of canonical bytes (F4)."""
+        sha256, copy_inner, copy_outer = hashlib.sha256, self._inner.copy, self._outer.copy
+        found = []
+        for record in records:
+            digest = sha256(record).digest()
+            inner, outer = copy_inner(), copy_outer()
+            inner.update(digest)
+            outer.update(inner.digest())
+            found.append(sha256(outer.digest() + digest).digest())
+        return found
+
+
+def _listed(array: Any) -> list[bytes]:
+    return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _matrix(parts: Sequence[bytes], width: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, width)
+
+
+def _nulls(array: Any) -> Mask:
+    return np.asarray(array.is_null().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _taken(columns: Mapping[str, Any], rows: NDArray[np.int64]) -> dict[str, Any]:
+    wanted = pa.array(rows)
+    return {name: column.take(wanted) for name, column in columns.items()}

@@ -1,0 +1,1 @@
+"""A source against its anchors: findings, counts that balance, a verdict."""

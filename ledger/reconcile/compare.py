@@ -1,0 +1,351 @@
+"""Rows of a source against the fold of a stream, one chunk after another, in bounded memory (design sections 3 and 4).
+
+Every row gets exactly one status and every key at most one finding, the first kind that fits. Rows may come in any order. Only rows
+that do not match are kept, and of rows that no batch knows the tag, so an untouched table costs a few bytes a key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from ledger.batch.history import COMMITMENT, History, Version
+from ledger.catalog import Catalog
+from ledger.config import Origin
+from ledger.kernel.entries import Result
+from ledger.kernel.sorting import TAG, words_of
+from ledger.reconcile.findings import Counts, Finding, Kind
+from ledger.record import MASK, Unreadable
+
+
+class _Status(IntEnum):
+    UNSEEN = 0
+    MATCHED = 1
+    ACCEPTED = 2
+    ALTERED = 3
+    STALE = 4
+    NOT_WITHDRAWN = 5
+    UNREADABLE = 6
+
+
+_KINDS = {
+    _Status.ALTERED: Kind.ALTERED,
+    _Status.STALE: Kind.STALE,
+    _Status.NOT_WITHDRAWN: Kind.NOT_WITHDRAWN,
+    _Status.UNREADABLE: Kind.UNREADABLE,
+}
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """What is kept of a row that does not simply match."""
+
+    number: int
+    record_key: bytes
+    commitment: bytes | None
+    canonical: bytes | None
+    unreadable: Unreadable | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome: balanced counts, findings sorted by key, and what is listed without being a finding.
+
+    `newly_seen` are the tags (n,16) of rows of an own source that may be sealed; `unknown` those of all readable rows that no
+    batch knows; `accepted` and `newly_seen_keys` are masked keys for the report.
+    """
+
+    counts: Counts
+    findings: tuple[Finding, ...]
+    accepted: tuple[Mapping[str, str], ...]
+    newly_seen_keys: tuple[Mapping[str, str], ...]
+    newly_seen: npt.NDArray[np.uint8]
+    unknown: npt.NDArray[np.uint8]
+
+
+# Gives the canonical bytes of an anchored version, or None where the archive does not hold them.
+OpenVersion = Callable[[Version], bytes | None]
+
+
+class Comparer:
+    """Compares chunk after chunk with `add`, then `finish`.
+
+    `numbers` names the history's batches; `accepted` holds the key numbers whose live version was made lawful by `accept`;
+    `removed` counts accepted removals. With `show_values`, expected and observed are field values instead of commitments.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        origin: Origin,
+        history: History,
+        numbers: Sequence[str],
+        open_version: OpenVersion,
+        *,
+        accepted: Iterable[int] = (),
+        removed: int = 0,
+        show_values: bool = False,
+    ) -> None:
+        self._catalog = catalog
+        self._origin = origin
+        self._history = history
+        self._numbers = numbers
+        self._open = open_version
+        self._show_values = show_values
+        self._removed = removed
+        self._accepted = np.zeros(len(history), np.bool_)
+        self._accepted[list(accepted)] = True
+        self._seen = np.zeros(len(history), np.uint32)
+        self._status = np.zeros(len(history), np.uint8)
+        self._sightings: dict[int, _Sighting] = {}
+        self._unknown_tags: list[npt.NDArray[np.uint8]] = []
+        self._unknown: list[_Sighting] = []
+        self._keyless: list[_Sighting] = []
+        self._rows = 0
+
+    def add(self, total: int, numbers: npt.NDArray[np.int64], result: Result) -> None:
+        """Take in one chunk of `total` rows; `numbers` are their line or row numbers, `result` the kernel's."""
+        self._rows += total
+        tags = np.ascontiguousarray(result.entries[:, TAG])
+        commitments = result.entries[:, COMMITMENT]
+        keys = self._history.lookup(tags)
+        known = keys >= 0
+        self._add_known(np.flatnonzero(known), keys, commitments, numbers, result)
+        unknown = np.flatnonzero(~known)
+        if len(unknown):
+            self._unknown_tags.append(tags[unknown])
+            for at in unknown:
+                self._unknown.append(self._sighting(int(at), commitments, numbers, result))
+        self._add_refused(numbers, result)
+
+    def _add_known(
+        self,
+        rows: npt.NDArray[np.int64],
+        keys: npt.NDArray[np.int64],
+        commitments: npt.NDArray[np.uint8],
+        numbers: npt.NDArray[np.int64],
+        result: Result,
+    ) -> None:
+        known = keys[rows]
+        matches = self._history.matches(known, commitments[rows])
+        status = np.where(self._accepted[known], _Status.ACCEPTED, _Status.MATCHED).astype(np.uint8)
+        for at in np.flatnonzero(~matches):
+            status[at] = self._differing(int(known[at]), commitments[rows[at]].tobytes())
+        first_time = self._seen[known] == 0
+        self._status[known[first_time]] = status[first_time]
+        np.add.at(self._seen, known, 1)
+        for at in np.flatnonzero((status != _Status.MATCHED) | (self._seen[known] > 1)):
+            self._sightings[int(known[at])] = self._sighting(int(rows[at]), commitments, numbers, result)
+
+    def _differing(self, key: int, commitment: bytes) -> _Status:
+        if not self._history.live[key]:
+            return _Status.NOT_WITHDRAWN
+        earlier = self._history.versions(key)[:-1]
+        if any(not version.withdrawn and version.commitment == commitment for version in earlier):
+            return _Status.STALE
+        return _Status.ALTERED
+
+    def _add_refused(self, numbers: npt.NDArray[np.int64], result: Result) -> None:
+        for row, unreadable in result.refused.items():
+            tag, record_key = result.refused_keys.get(row, (None, b""))
+            sighting = _Sighting(int(numbers[row]), record_key, None, None, unreadable)
+            if tag is None:
+                self._keyless.append(sighting)
+                continue
+            key = self._history.find(tag)
+            if key < 0:
+                self._unknown_tags.append(np.frombuffer(tag, np.uint8).reshape(1, 16))
+                self._unknown.append(sighting)
+                continue
+            if self._seen[key] == 0:
+                self._status[key] = _Status.UNREADABLE
+            self._seen[key] += 1
+            self._sightings[key] = sighting
+
+    def _sighting(
+        self, at: int, commitments: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], result: Result
+    ) -> _Sighting:
+        return _Sighting(
+            int(numbers[result.rows[at]]),
+            result.record_keys[at].as_py(),
+            commitments[at].tobytes(),
+            result.canonical[at].as_py() if self._show_values else None,
+            None,
+        )
+
+    def finish(self) -> Comparison:
+        """Findings and counts of everything added."""
+        live = self._history.live
+        once = self._seen == 1
+        several = self._seen > 1
+        missing = live & (self._seen == 0)
+        unknown = self._group_unknown()
+        findings = [self._known_finding(int(key)) for key in np.flatnonzero(several | (once & self._has_finding()))]
+        findings += [self._missing_finding(int(key)) for key in np.flatnonzero(missing)]
+        findings += unknown.findings
+        findings += [
+            self._finding(Kind.UNREADABLE, s, key=None, row=s.number, reason=s.unreadable) for s in self._keyless
+        ]
+        status = {s: int(np.count_nonzero(once & (self._status == s))) for s in _Status}
+        unseen_own = self._origin == "own"
+        counts = Counts(
+            source=self._rows,
+            ledger=int(np.count_nonzero(live)),
+            matched=status[_Status.MATCHED],
+            accepted=status[_Status.ACCEPTED],
+            altered=status[_Status.ALTERED],
+            stale=status[_Status.STALE],
+            not_withdrawn=status[_Status.NOT_WITHDRAWN],
+            missing=int(np.count_nonzero(missing)),
+            unanchored=0 if unseen_own else len(unknown.single),
+            newly_seen=len(unknown.single) if unseen_own else 0,
+            unreadable=status[_Status.UNREADABLE] + len(self._keyless) + unknown.unreadable,
+            duplicate=int(np.count_nonzero(several)) + unknown.duplicates,
+            duplicate_rows=int(self._seen[several].sum()) + unknown.duplicate_rows,
+            duplicate_anchored=int(np.count_nonzero(several & live)),
+            unreadable_anchored=int(np.count_nonzero(once & live & (self._status == _Status.UNREADABLE))),
+            accepted_removals=self._removed,
+        )
+        accepted = [self._sightings[int(key)] for key in np.flatnonzero(once & (self._status == _Status.ACCEPTED))]
+        return Comparison(
+            counts,
+            tuple(sorted(findings, key=lambda f: (f.sort_key, f.row or 0, f.kind))),
+            accepted=tuple(self._shown_key(s.record_key) for s in sorted(accepted, key=lambda s: s.record_key)),
+            newly_seen_keys=tuple(
+                self._shown_key(s.record_key) for s in sorted(unknown.single, key=lambda s: s.record_key)
+            )
+            if unseen_own
+            else (),
+            newly_seen=unknown.single_tags if unseen_own else np.zeros((0, 16), np.uint8),
+            unknown=unknown.single_tags,
+        )
+
+    def _has_finding(self) -> npt.NDArray[np.bool_]:
+        found: npt.NDArray[np.bool_] = np.isin(self._status, [int(status) for status in _KINDS])
+        return found
+
+    def _known_finding(self, key: int) -> Finding:
+        sighting = self._sightings[key]
+        latest = self._history.latest(key)
+        expected = None if latest.withdrawn else latest
+        if self._seen[key] > 1:
+            return self._finding(
+                Kind.DUPLICATE, sighting, expected=expected, batch=latest, rows=int(self._seen[key]), observed=False
+            )
+        kind = _KINDS[_Status(int(self._status[key]))]
+        return self._finding(kind, sighting, expected=expected, batch=latest, reason=sighting.unreadable)
+
+    def _missing_finding(self, key: int) -> Finding:
+        latest = self._history.latest(key)
+        canonical = self._open(latest)
+        shown: object = latest.commitment.hex()
+        if self._show_values and canonical is not None:
+            shown = self._shown_values(canonical)
+        values = None if canonical is None else _record(canonical)
+        names = self._catalog.key
+        return Finding(
+            Kind.MISSING,
+            key=None if values is None else self._masked({name: values[name] for name in names}),
+            key_tag=self._history.tag(key).hex(),
+            expected=shown,
+            batch=self._numbers[latest.batch],
+            sort_key=("~", self._history.tag(key).hex()) if values is None else ("", *(str(values[n]) for n in names)),
+        )
+
+    def _finding(
+        self,
+        kind: Kind,
+        sighting: _Sighting,
+        *,
+        key: bool | None = True,
+        expected: Version | None = None,
+        batch: Version | None = None,
+        row: int | None = None,
+        rows: int = 1,
+        observed: bool = True,
+        reason: Unreadable | None = None,
+    ) -> Finding:
+        shown_expected: object = None if expected is None else expected.commitment.hex()
+        shown_observed: object = sighting.commitment.hex() if observed and sighting.commitment is not None else None
+        if self._show_values:
+            opened = None if expected is None else self._open(expected)
+            shown_expected = shown_expected if opened is None else self._shown_values(opened)
+            if observed and sighting.canonical is not None:
+                shown_observed = self._shown_values(sighting.canonical)
+        values = json.loads(sighting.record_key)["key"] if key else {}
+        return Finding(
+            kind,
+            key=self._masked(values) if key else None,
+            row=row,
+            rows=rows,
+            expected=shown_expected,
+            observed=shown_observed,
+            batch=None if batch is None else self._numbers[batch.batch],
+            reason=None
+            if reason is None
+            else {"field": reason.field, "value": reason.value, "code": reason.code, "zh": reason.zh, "en": reason.en},
+            sort_key=("", *(str(values[name]) for name in self._catalog.key)) if key else ("~~",),
+        )
+
+    def _group_unknown(self) -> _Unknown:
+        tags = np.concatenate(self._unknown_tags) if self._unknown_tags else np.zeros((0, 16), np.uint8)
+        words = words_of(tags)
+        order = np.lexsort((words[:, 1], words[:, 0]))
+        first = np.ones(len(order), np.bool_)
+        if len(order):
+            first[1:] = np.any(words[order][1:] != words[order][:-1], axis=1)
+        starts = np.flatnonzero(first)
+        ends = np.append(starts[1:], len(order))
+        out = _Unknown([], np.zeros((0, 16), np.uint8), [], 0, 0, 0)
+        single_at: list[int] = []
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            at = int(order[start])
+            sighting = self._unknown[at]
+            if end - start > 1:
+                out.duplicates += 1
+                out.duplicate_rows += end - start
+                out.findings.append(self._finding(Kind.DUPLICATE, sighting, rows=end - start, observed=False))
+            elif sighting.unreadable is not None:
+                out.unreadable += 1
+                out.findings.append(self._finding(Kind.UNREADABLE, sighting, reason=sighting.unreadable))
+            else:
+                out.single.append(sighting)
+                single_at.append(at)
+                if self._origin == "delivery":
+                    out.findings.append(self._finding(Kind.UNANCHORED, sighting))
+        out.single_tags = tags[single_at]
+        return out
+
+    def _shown_values(self, canonical: bytes) -> Mapping[str, str | None]:
+        return self._masked(_record(canonical))
+
+    def _shown_key(self, record_key: bytes) -> Mapping[str, str]:
+        return self._masked(json.loads(record_key)["key"])
+
+    def _masked(self, values: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: MASK if value is not None and self._catalog.by_name[name].personal else value
+            for name, value in values.items()
+        }
+
+
+@dataclass
+class _Unknown:
+    """Rows whose tag no batch carries, grouped by tag."""
+
+    single: list[_Sighting]
+    single_tags: npt.NDArray[np.uint8]
+    findings: list[Finding]
+    duplicates: int
+    duplicate_rows: int
+    unreadable: int
+
+
+def _record(canonical: bytes) -> Mapping[str, str]:
+    values: Mapping[str, str] = json.loads(canonical)["record"]
+    return values

@@ -1,0 +1,228 @@
+"""A source against the chain: entry files against on-chain roots first, then live rows (design sections 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from ledger.batch.book import StreamLedger
+from ledger.batch.job import Job
+from ledger.batch.stream import StreamId
+from ledger.catalog import Catalog
+from ledger.errors import LedgerError, NotBuiltError, StoreError
+from ledger.kernel.entries import Kernel
+from ledger.keys import CatalogKeys
+from ledger.reconcile.compare import Comparer, Comparison
+from ledger.reconcile.findings import Counts, Finding, Verdict
+from ledger.store import models
+from ledger.workspace import OWN
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """The report of one reconciliation; `notes` are (Chinese, English) remarks that weaken or limit the answer.
+
+    `newly_seen` are the tags of rows that `anchor` would seal (own sources).
+    """
+
+    catalog: str
+    verdict: Verdict
+    against: Mapping[str, object]
+    counts: Counts
+    findings: tuple[Finding, ...]
+    accepted: tuple[Mapping[str, str], ...]
+    newly_seen_keys: tuple[Mapping[str, str], ...]
+    newly_seen: npt.NDArray[np.uint8]
+    batches: tuple[Mapping[str, object], ...]
+    notes: tuple[tuple[str, str], ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The JSON of design section 7; findings sorted by key."""
+        counts = {name: getattr(self.counts, name) for name in Counts.__dataclass_fields__}
+        return {
+            "catalog": self.catalog,
+            "verdict": str(self.verdict),
+            "against": dict(self.against),
+            "counts": counts,
+            "balance": {
+                "source_rows": [self.counts.source, self.counts.source_sum],
+                "ledger_keys": [self.counts.ledger, self.counts.ledger_sum],
+            },
+            "findings": [finding.as_json() for finding in self.findings],
+            "accepted": [dict(key) for key in self.accepted],
+            "newly_seen": [dict(key) for key in self.newly_seen_keys],
+            "batches": [dict(batch) for batch in self.batches],
+            "notes": [{"zh": zh, "en": en} for zh, en in self.notes],
+        }
+
+
+def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False) -> Reconciliation:
+    """Reconcile the catalog's source with the live state of its stream, re-deriving everything.
+
+    `undetermined` if a batch was announced whose lawful entries are not known here and nothing else was found;
+    `differences_partial` if something was found as well: the list cannot be complete.
+    """
+    source = job.workspace.source(catalog)
+    ledger, keys = load_ledger(job, catalog)
+    kernel = Kernel(catalog, keys)
+    accepted, removed = consents(job, ledger)
+    with (
+        job.book.opener(ledger.known, catalog, keys) as open_version,
+        job.workspace.open_source(catalog) as table,
+    ):
+        comparer = Comparer(
+            catalog,
+            source.origin,
+            ledger.history,
+            ledger.numbers,
+            open_version,
+            accepted=accepted,
+            removed=removed,
+            show_values=show_values,
+        )
+        for chunk in table.scan():
+            comparer.add(len(chunk), chunk.numbers, kernel.run(chunk))
+        comparison = comparer.finish()
+        where, ignored = table.where, tuple(table.ignored)
+    if not comparison.counts.balanced:
+        raise LedgerError(
+            "reconcile.unbalanced",
+            f"程序内部错误：计数不平衡 {comparison.counts}",
+            f"internal error: the counts do not balance: {comparison.counts}",
+            where,
+        )
+    identity = job.link.identity
+    against = {
+        "chain_id": identity.chain_id,
+        "contract": identity.contract,
+        "block": job.view.block,
+        "time": job.view.time,
+        "position": job.view.position,
+        "source": where,
+        "origin": source.origin,
+        "sender": ledger.stream.sender or None,
+        "ignored_columns": list(ignored),
+    }
+    return Reconciliation(
+        catalog.name,
+        _verdict(ledger, comparison),
+        against,
+        comparison.counts,
+        comparison.findings,
+        comparison.accepted,
+        comparison.newly_seen_keys,
+        comparison.newly_seen,
+        tuple(_batch_json(ledger, batch_id) for batch_id in _batch_ids(job, ledger)),
+        _notes(job, ledger),
+    )
+
+
+def load_ledger(job: Job, catalog: Catalog) -> tuple[StreamLedger, CatalogKeys]:
+    """The stream that makes the source's rows lawful, and the keys of its series."""
+    stream = lawful_stream(job, catalog)
+    if stream.receiver:
+        key = job.workspace.exchange_key(stream.sender if job.workspace.has_key(stream.sender) else OWN)
+        batches = job.streams.batches(stream)
+        if batches:
+            key = job.workspace.key_by_id(stream.sender, batches[-1].descriptor.key_id)
+    else:
+        key = job.workspace.exchange_key()
+    job.check_series(stream, catalog, key)
+    keys = key.for_catalog(catalog)
+    ledger = job.book.load_stream(job.streams, stream, catalog, keys)
+    if not stream.receiver and ledger.open:
+        numbers = "、".join(batch.descriptor.batch for batch in ledger.open)
+        raise StoreError(
+            "store.own_batch_missing",
+            f"本方已上链的批次 {numbers} 在台账库中没有条目：台账是旧备份或已损坏；请运行 fsck",
+            f"batches {numbers} that this party anchored are not in the store: it is an old backup, or damaged; run fsck",
+            str(job.workspace.root),
+        )
+    return ledger, keys
+
+
+def lawful_stream(job: Job, catalog: Catalog) -> StreamId:
+    """Own sources: our stream without receiver. Deliveries: the one stream that somebody sends us."""
+    source = job.workspace.source(catalog)
+    if source.origin == "own":
+        return StreamId(catalog.id, job.party, "")
+    streams = job.streams.of_catalog(catalog.id, receiver=job.party)
+    if len(streams) > 1:
+        senders = ", ".join(stream.sender for stream in streams)
+        raise NotBuiltError(f"同一数据源接收多个发送方 / one source fed by several senders ({catalog.id}: {senders})")
+    if streams:
+        return streams[0]
+    # Nobody has announced anything: the parties we share a key with can be told, rows are unanchored whoever sends.
+    known = [name for name in job.view.parties if name != job.party and job.workspace.has_key(name)]
+    return StreamId(catalog.id, known[0] if known else job.party, job.party)
+
+
+def consents(job: Job, ledger: StreamLedger) -> tuple[list[int], int]:
+    """Key numbers whose live version `accept` made lawful, and how many keys `withdraw` removed."""
+    batch_ids = [batch.announced.batch_id for batch in ledger.known]
+    with job.store.read() as session:
+        rows = list(session.scalars(select(models.Consent).where(models.Consent.batch_id.in_(batch_ids))))
+    accepted: list[int] = []
+    removed = 0
+    for row in rows:
+        key = ledger.history.find(bytes.fromhex(row.key_tag))
+        if key < 0 or batch_ids[ledger.history.latest(key).batch] != row.batch_id:
+            continue
+        if row.action == "accept":
+            accepted.append(key)
+        else:
+            removed += 1
+    return accepted, removed
+
+
+def _verdict(ledger: StreamLedger, comparison: Comparison) -> Verdict:
+    if ledger.open:
+        return Verdict.DIFFERENCES_PARTIAL if comparison.findings else Verdict.UNDETERMINED
+    return Verdict.DIFFERENCES if comparison.findings else Verdict.MATCHED
+
+
+def _batch_ids(job: Job, ledger: StreamLedger) -> list[str]:
+    return [batch.batch_id for batch in job.streams.batches(ledger.stream)]
+
+
+def _batch_json(ledger: StreamLedger, batch_id: str) -> dict[str, object]:
+    known = {batch.announced.batch_id: batch.announced for batch in ledger.known}
+    waiting = {batch.batch_id: batch for batch in ledger.open}
+    batch = known.get(batch_id) or waiting[batch_id]
+    sent, held = batch.announced, batch.received[-1] if batch.received else None
+    return {
+        "batch": batch.descriptor.batch,
+        "batch_id": batch_id,
+        "kind": batch.descriptor.kind,
+        "size": None if sent is None else sent.size,
+        "root": None if sent is None else sent.root,
+        "revision": None if sent is None else sent.revision,
+        "held_size": None if held is None else held.size,
+        "held_root": None if held is None else held.root,
+        "held_revision": None if held is None else held.revision,
+        "lawful_entries_known": batch_id in known,
+        "sender_revised_after_receipt": batch.revised_after_receipt,
+    }
+
+
+def _notes(job: Job, ledger: StreamLedger) -> tuple[tuple[str, str], ...]:
+    notes = [
+        (
+            f"批次 {batch.descriptor.batch} 已宣告（{batch.announced.size if batch.announced else '?'} 条），但本方尚无其合法内容：请 receive",
+            f"batch {batch.descriptor.batch} was announced ({batch.announced.size if batch.announced else '?'} entries); its lawful "
+            "content is not known here: receive it",
+        )
+        for batch in ledger.open
+    ]
+    notes += [
+        (
+            f"链上批次 {refused.batch_id[:16]} 不计：{refused.zh}",
+            f"batch {refused.batch_id[:16]} on chain does not count: {refused.en}",
+        )
+        for refused in job.streams.refused
+    ]
+    return tuple(notes)

@@ -1,0 +1,365 @@
+"""Making workspaces: `init`, `party add`, `init --join` (design section 7).
+
+Everything is built in a folder inside the target and moved into place when it is whole, duizhang.toml last: a folder without one is
+not a workspace. A join that was interrupted is taken up again with the account it had made, because the name may have moved to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from ledger.anchor.claims import remember
+from ledger.anchor.link import Link, open_link
+from ledger.anchor.outbox import settle, store_signed
+from ledger.batch.book import now
+from ledger.chain.account import create_account, load_account
+from ledger.chain.finality import Finality
+from ledger.chain.identity import Block, Identity, block_at, chain_id, code_sha256
+from ledger.chain.local import LocalChain
+from ledger.chain.registry import Registry
+from ledger.chain.rpc import Rpc
+from ledger.chain.transactions import contract_address, deploy_data, encode_move, encode_register
+from ledger.config import check_party_name
+from ledger.errors import ChainError, InputError, LedgerError
+from ledger.store import models
+from ledger.store.db import Store, open_store
+from ledger.store.files import os_errors, read_private, sync_folder, write_atomic
+from ledger.workspace import OWN, Workspace
+
+JOIN_FORMAT = "duizhang-join/1"
+_STAGE = ".duizhang-init"
+_JOIN_LIMIT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Joining:
+    """A join file: where the chain is, who the founder is, the pair's exchange key, and the one-time account's key."""
+
+    party: str
+    founder: str
+    rpc: str
+    home: str
+    identity: Identity
+    exchange_key: str
+    account_key: str
+
+
+def init(target: Path, party: str) -> Path:
+    """Make a workspace with a chain of its own and the registry deployed; returns its folder. The folder must be empty."""
+    check_party_name(party, "--party")
+    stage = _stage(target, resume=False)
+    try:
+        _common(stage)
+        chain = LocalChain.create(stage / "chain")
+        with Rpc(chain.ensure_running()) as rpc:
+            account = load_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
+            address = str(account.address).lower()
+            _config(stage, party, rpc="embedded", home="chain", contract=contract_address(address, 0), account=address)
+            _deploy(stage, rpc, chain, account, party)
+        # Moved while it runs, it would be taken for another folder's chain.
+        chain.down()
+    except BaseException:
+        _abandon(stage)
+        raise
+    return _publish(stage, target)
+
+
+def join(target: Path, file: Path, party: str | None) -> Path:
+    """Make a workspace on another party's chain from a join file, moving the name to an account of our own."""
+    joining = parse_join(read_private(file, _JOIN_LIMIT), str(file))
+    if party is not None and party != joining.party:
+        raise InputError(
+            "join.party",
+            f"加入文件是为 {joining.party} 生成的，不是 {party}",
+            f"the join file was made for {joining.party}, not for {party}",
+            str(file),
+        )
+    stage = _stage(target, resume=True)
+    if not (stage / "keys" / "account.password").exists():
+        _common(stage)
+    _write_key(stage / "keys" / joining.founder / "1.key", joining.exchange_key)
+    account = load_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
+    home = joining.home if joining.rpc == "embedded" else "chain"
+    _config(
+        stage,
+        joining.party,
+        rpc=joining.rpc,
+        home=home,
+        contract=joining.identity.contract,
+        account=str(account.address).lower(),
+    )
+    store = open_store(_store_url(stage), "create")
+    try:
+        with store.write() as session:
+            if session.get(models.Chain, 1) is None:
+                session.add(_chain_row(joining.identity, joining.identity.block))
+        workspace = Workspace(stage)
+        with open_link(workspace, store) as link:
+            _take_name(store, link, joining, account)
+    finally:
+        store.close()
+    return _publish(stage, target)
+
+
+def add_party(workspace: Workspace, name: str, out: Path) -> Path:
+    """Register `name` for a one-time account and write its join file (0600); run again, it writes the same file again."""
+    check_party_name(name, "NAME")
+    if name == workspace.party:
+        raise InputError("party.self", f"{name} 就是本方", f"{name} is this party itself", "NAME")
+    kept = workspace.root / "keys" / name / "join.json"
+    if out.exists():
+        raise InputError(
+            "party.out_exists", "输出文件已存在，不予覆盖", "the output file exists and is not overwritten", str(out)
+        )
+    with (
+        workspace.locked("party add"),
+        closing(workspace.open_store("write")) as store,
+        open_link(workspace, store) as link,
+    ):
+        if not kept.exists():
+            if name in link.registry.view().parties:
+                raise InputError(
+                    "party.taken",
+                    f"链上已有参与方 {name}",
+                    f"a party {name} is registered on the chain already",
+                    "NAME",
+                )
+            _prepare_join(workspace, link, name, kept)
+        joining = parse_join(read_private(kept, _JOIN_LIMIT), str(kept))
+        address = str(Account.from_key(bytes.fromhex(joining.account_key)).address).lower()
+        if name not in link.registry.view().parties:
+            account = load_account(workspace.keystore, workspace.password_file)
+            _submit(store, link, account, "register", encode_register(name, address), to=link.identity.contract)
+        write_atomic(out, kept.read_bytes(), overwrite=False)
+    return out
+
+
+def parse_join(data: bytes, where: str) -> Joining:
+    """Read a join file; InputError `join.form` for anything but exactly its members."""
+    try:
+        doc = json.loads(data)
+        if doc["format"] != JOIN_FORMAT or set(doc) != {
+            "format",
+            "party",
+            "founder",
+            "chain",
+            "exchange_key",
+            "account_key",
+        }:
+            raise KeyError("format")  # noqa: TRY301  one refusal for all that can be wrong
+        chain = doc["chain"]
+        joining = Joining(
+            party=check_party_name(doc["party"], where),
+            founder=check_party_name(doc["founder"], where),
+            rpc=str(chain["rpc"]),
+            home=str(chain["home"]),
+            identity=Identity(
+                int(chain["chain_id"]),
+                str(chain["contract"]),
+                str(chain["code_sha256"]),
+                Block(int(chain["block"]["number"]), str(chain["block"]["hash"])),
+            ),
+            exchange_key=str(doc["exchange_key"]),
+            account_key=str(doc["account_key"]),
+        )
+        if len(bytes.fromhex(joining.exchange_key)) != 32 or len(bytes.fromhex(joining.account_key)) != 32:
+            raise KeyError("key")  # noqa: TRY301
+        return joining
+    except (ValueError, KeyError, TypeError) as cause:
+        raise InputError(
+            "join.form",
+            "加入文件不完整或不是本程序生成的",
+            "the join file is cut off or was not made by party add",
+            where,
+        ) from cause
+
+
+def _common(stage: Path) -> None:
+    """Folders, keys and account that every workspace has."""
+    for name in ("keys", "store", "catalogs", "entries", "archive", "inbox", "briefs"):
+        (stage / name).mkdir(mode=0o700, exist_ok=True)
+    _write_key(stage / "keys" / OWN / "1.key", secrets.token_hex(32))
+    _write_key(stage / "keys" / "archive.key", secrets.token_hex(32))
+    create_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
+
+
+def _deploy(stage: Path, rpc: Rpc, chain: LocalChain, account: LocalAccount, party: str) -> None:
+    """Deploy the registry and register this party, through the outbox like everything else that is sent."""
+    address = str(account.address).lower()
+    contract = contract_address(address, 0)
+    unborn = Identity(chain_id(rpc), contract, "", Block(1, ""))
+    link = Link(rpc, "", Registry(rpc, contract), unborn, Finality("instant"), address, chain)
+    store = open_store(_store_url(stage), "create")
+    try:
+        _submit(store, link, account, "deploy", deploy_data(), to=None)
+        code, origin = code_sha256(rpc, contract), block_at(rpc, 1)
+        if code is None or origin is None:
+            raise ChainError("chain.no_contract", "合约未部署成功", "the contract was not deployed", rpc.where)
+        with store.write() as session:
+            session.add(_chain_row(Identity(unborn.chain_id, contract, code, origin), origin))
+        _submit(store, link, account, "register", encode_register(party, address), to=contract)
+    finally:
+        store.close()
+
+
+def _take_name(store: Store, link: Link, joining: Joining, account: LocalAccount) -> None:
+    """Move the name from the one-time account to ours, if that was not done by an interrupted run."""
+    one_time = Account.from_key(bytes.fromhex(joining.account_key))
+    holder = link.registry.view().address(joining.party)
+    if holder == str(account.address).lower():
+        return
+    if holder != str(one_time.address).lower():
+        raise ChainError(
+            "join.used",
+            f"参与方 {joining.party} 已转到账户 {holder}：该加入文件已被使用过",
+            f"party {joining.party} has moved on to account {holder}: this join file was used before",
+            link.rpc.where,
+        )
+    _submit(store, link, one_time, "move", encode_move(str(account.address).lower()), to=link.identity.contract)
+
+
+def _submit(
+    store: Store, link: Link, account: LocalAccount, purpose: models.Purpose, data: bytes, *, to: str | None
+) -> None:
+    with store.write() as session:
+        row = store_signed(session, link, account, purpose, data, to=to, moment=now())
+    final = settle(store, link, now)
+    with store.write() as session:
+        for done in final.transactions:
+            stored = session.get_one(models.Transaction, done.id)
+            stored.state, stored.updated_at = "confirmed", now()
+        failed = session.get_one(models.Transaction, row.id).error
+        if session.get(models.Chain, 1) is not None:
+            remember(session, final.remembered)
+    if failed is not None:
+        raise ChainError(
+            "chain.reverted",
+            f"交易 0x{row.hash}（{purpose}）执行失败",
+            f"transaction 0x{row.hash} ({purpose}) was mined and failed",
+            link.rpc.where,
+        )
+
+
+def _prepare_join(workspace: Workspace, link: Link, name: str, kept: Path) -> None:
+    """The join file is on disk before the name is registered: a name whose one-time key is lost could never be used."""
+    with os_errors(kept):
+        kept.parent.mkdir(mode=0o700, exist_ok=True)
+    key_file = kept.parent / "1.key"
+    if not key_file.exists():
+        _write_key(key_file, secrets.token_hex(32))
+    identity = link.identity
+    doc = {
+        "format": JOIN_FORMAT,
+        "party": name,
+        "founder": workspace.party,
+        "chain": {
+            "rpc": workspace.config.chain.rpc,
+            "home": str(workspace.chain_home.resolve()),
+            "chain_id": identity.chain_id,
+            "contract": identity.contract,
+            "code_sha256": identity.code_sha256,
+            "block": {"number": identity.block.number, "hash": identity.block.hash},
+        },
+        "exchange_key": workspace.exchange_key(name).secret.hex(),
+        "account_key": secrets.token_hex(32),
+    }
+    write_atomic(kept, json.dumps(doc, ensure_ascii=False, indent=1).encode() + b"\n", overwrite=False)
+
+
+def _chain_row(identity: Identity, remembered: Block) -> models.Chain:
+    return models.Chain(
+        id=1,
+        chain_id=identity.chain_id,
+        contract=identity.contract,
+        code_sha256=identity.code_sha256,
+        origin_number=identity.block.number,
+        origin_hash=identity.block.hash,
+        block_number=remembered.number,
+        block_hash=remembered.hash,
+        updated_at=now(),
+    )
+
+
+def _config(stage: Path, party: str, *, rpc: str, home: str, contract: str, account: str) -> None:
+    text = f"""# duizhang 工作区配置（说明见 docs/operations.md）。修改后可用 duizhang doctor 检查。
+party = "{party}"
+
+[store]
+url = "sqlite:///store/ledger.db"
+
+[chain]
+rpc = "{rpc}"          # embedded：本机开发链；或链节点的 http(s) 地址
+home = {json.dumps(home, ensure_ascii=False)}
+contract = "{contract}"
+account = "{account}"
+finality = "instant"      # instant | depth:N | finalized
+
+# 每个目录一个数据源，例如：
+# [source.registration]
+# url = "sqlite:////path/to/city.db"
+# table = "registration"
+# origin = "delivery"       # delivery：他方下发；own：本方产生
+# batch_column = "batch_no"
+# [source.registration.columns]
+# uscc = "统一社会信用代码"
+"""
+    write_atomic(stage / "duizhang.toml", text.encode(), 0o600)
+
+
+def _write_key(path: Path, secret: str) -> None:
+    with os_errors(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists() and read_private(path).strip() == secret.encode():
+        return
+    write_atomic(path, f"{secret}\n".encode(), overwrite=False)
+
+
+def _store_url(stage: Path) -> str:
+    return f"sqlite:///{stage.resolve() / 'store' / 'ledger.db'}"
+
+
+def _stage(target: Path, *, resume: bool) -> Path:
+    """The folder everything is built in; what an interrupted init left there is removed, an interrupted join's is kept."""
+    stage = target / _STAGE
+    with os_errors(target):
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        there = sorted(path.name for path in target.iterdir())
+        if there not in ([], [_STAGE]):
+            raise InputError(
+                "init.not_empty",
+                f"目录不是空的（有 {there[0]} 等 {len(there)} 项），不在其中建立工作区",
+                f"the folder is not empty ({there[0]} and {len(there) - 1} more); name an empty or new one",
+                str(target),
+            )
+        if stage.exists() and not resume:
+            _abandon(stage)
+        stage.mkdir(mode=0o700, exist_ok=True)
+    return stage
+
+
+def _abandon(stage: Path) -> None:
+    chain = stage / "chain"
+    if chain.is_dir():
+        # A node of a half-made chain would run on for ever.
+        with contextlib.suppress(LedgerError):
+            LocalChain(chain).down()
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _publish(stage: Path, target: Path) -> Path:
+    with os_errors(target):
+        for path in sorted(stage.iterdir(), key=lambda path: path.name == "duizhang.toml"):
+            os.replace(path, target / path.name)
+        stage.rmdir()
+        sync_folder(target)
+    return target

@@ -1,0 +1,168 @@
+"""A CSV file's bytes as blocks of whole records, in UTF-8 whatever the file is in; the header comes first, alone."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ledger.errors import InputError
+from ledger.source.csvsyntax import Parser, Plain, Record, find_plain, unclosed
+
+BLOCK_BYTES = 8 << 20
+"""Bytes read at a time, about 20,000 rows: bounds memory, and is enough for a column at a time to pay."""
+MAX_ROW_BYTES = 64 << 20
+"""Bytes of one row; a file with a longer one is refused. Bounds what an unbalanced quote can swallow."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole records, the first line counted from 1: `data` with `plain`, or else `records`, taken apart already."""
+
+    first_line: int
+    data: bytes
+    plain: Plain | None
+    records: Sequence[Record]
+
+
+def blocks(read: Callable[[int], bytes], where: str, block_bytes: int) -> Iterator[Block]:
+    """The header's block (one record), then those of the rest of the file.
+
+    InputError `csv.empty`, `csv.quote`, `csv.row_size`.
+    """
+    data, line, final, header = b"", 1, False, False
+    while not final:
+        more = read(block_bytes)
+        final = not more
+        data += more
+        if not header:
+            parser = Parser(data, final=final, where=where, first_line=line)
+            record = next(parser.records(), None)
+            start = line
+            line, data = line + parser.line, data[parser.place :]
+            if record is None:
+                _check_size(data, parser.open_quote, where, line)
+                continue
+            header = True
+            yield Block(start + record.line, b"", None, [record])
+        plain = find_plain(data, final=final)
+        if plain is not None:
+            yield Block(line, data[: plain.size], plain, ())
+            line, data = line + plain.line_count, data[plain.size :]
+        elif data:
+            parser = Parser(data, final=final, where=where, first_line=line)
+            records = list(parser.records())
+            yield Block(line, b"", None, records)
+            line, data = line + parser.line, data[parser.place :]
+            _check_size(data, parser.open_quote, where, line)
+    if not header:
+        raise InputError("csv.empty", "文件为空，没有表头", "the file is empty: it has no header", where)
+
+
+def _check_size(rest: bytes, open_quote: int | None, where: str, line: int) -> None:
+    if len(rest) <= MAX_ROW_BYTES:
+        return
+    if open_quote is not None:
+        raise unclosed(where, open_quote)
+    raise InputError(
+        "csv.row_size",
+        f"一行超过 {MAX_ROW_BYTES >> 20} MiB",
+        f"a row has more than {MAX_ROW_BYTES >> 20} MiB",
+        f"{where}:{line}",
+    )
+
+
+def utf8_reader(file: BinaryIO, encoding: str, where: str) -> Callable[[int], bytes]:
+    """A function that reads on from the start of the file, without its byte order mark; it returns b"" at the end only.
+
+    What is not text in `encoding` stays as it is (utf-8), or becomes surrogates in UTF-8's form (gb18030): never text.
+    InputError `csv.encoding` for the mark of another encoding, `csv.file` if reading fails.
+    """
+    file.seek(0)
+    start = _read(file, 4, where)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(
+            "csv.encoding",
+            "文件是 UTF-16；请另存为 UTF-8 的 CSV",
+            "the file is UTF-16; save it as CSV in UTF-8",
+            where,
+        )
+    marked = start.startswith(codecs.BOM_UTF8)
+    if encoding == "utf-8":
+        file.seek(len(codecs.BOM_UTF8) if marked else 0)
+        return lambda size: _read(file, size, where)
+    if marked:
+        raise InputError(
+            "csv.encoding",
+            "文件带有 UTF-8 标记，不是 GB18030；请去掉 --encoding gb18030",
+            "the file bears the mark of UTF-8, so it is not GB18030; leave out --encoding gb18030",
+            where,
+        )
+    file.seek(4 if start == "\ufeff".encode("gb18030") else 0)
+    decoder = codecs.getincrementaldecoder("gb18030")("surrogateescape")
+
+    def read(size: int) -> bytes:
+        while True:
+            data = _read(file, size, where)
+            text = decoder.decode(data, final=not data)
+            if text or not data:
+                return text.encode("utf-8", "surrogatepass")
+
+    return read
+
+
+def _read(file: BinaryIO, size: int, where: str) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise _os_error(error, where) from error
+
+
+def encoding_of(name: str, where: str) -> str:
+    """`utf-8` or `gb18030` for one of their names; InputError `csv.encoding_name` for any other."""
+    plain = name.strip().lower().replace("_", "-")
+    if plain in ("utf-8", "utf8", "utf-8-sig"):
+        return "utf-8"
+    if plain in ("gb18030", "gbk", "gb2312"):
+        # GB18030 reads whatever its two predecessors wrote.
+        return "gb18030"
+    raise InputError(
+        "csv.encoding_name",
+        f"不支持编码 {name[:40]!r}，只有 utf-8 和 gb18030",
+        f"encoding {name[:40]!r} is not known; there are utf-8 and gb18030",
+        where,
+    )
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The file for reading; InputError `csv.file` that says what is in the way."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise _os_error(error, str(path)) from error
+
+
+def _os_error(error: OSError, where: str) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        zh, en = "文件不存在", "there is no such file"
+    elif isinstance(error, PermissionError):
+        zh, en = "没有读取该文件的权限", "no permission to read this file"
+    elif isinstance(error, IsADirectoryError):
+        zh, en = "这是文件夹，不是文件", "this is a folder, not a file"
+    else:
+        zh, en = f"读取失败：{error.strerror}", f"reading failed: {error.strerror}"
+    return InputError("csv.file", zh, en, where)
+
+
+def advice_zh(encoding: str) -> str:
+    """What to try when bytes are not text in `encoding`."""
+    return "若文件为 GBK/GB18030 编码，请加 --encoding gb18030" if encoding == "utf-8" else "文件可能是 UTF-8 或已损坏"
+
+
+def advice_en(encoding: str) -> str:
+    """The same in English."""
+    if encoding == "utf-8":
+        return "if the file is GBK or GB18030, say --encoding gb18030"
+    return "the file may be UTF-8, or is damaged"

@@ -1,0 +1,116 @@
+"""Opening a SQLite file by its URL, and SQLite's errors in an operator's words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from ledger.errors import InputError, NotBuiltError, SourceError
+
+BUSY_SECONDS = 10.0
+"""How long to wait for another program's lock before giving up."""
+
+_CODES = {
+    sqlite3.SQLITE_BUSY: (
+        "locked", "数据库被其他程序锁定，等待超时；请稍后重试", "another program holds the database locked; try again later"
+    ),
+    sqlite3.SQLITE_LOCKED: ("locked", "表被锁定；请稍后重试", "the table is locked; try again later"),
+    sqlite3.SQLITE_NOTADB: ("not_database", "该文件不是 SQLite 数据库", "the file is not a SQLite database"),
+    sqlite3.SQLITE_CORRUPT: ("damaged", "数据库文件已损坏", "the database file is damaged"),
+    sqlite3.SQLITE_CANTOPEN: (
+        "permission",
+        "无法打开：检查对文件及其文件夹的权限（WAL 模式需要写入文件夹）",
+        "cannot be opened: check the permissions of the file and its folder (WAL mode writes into the folder)",
+    ),
+    sqlite3.SQLITE_PERM: ("permission", "没有访问权限", "no permission"),
+    sqlite3.SQLITE_READONLY: ("permission", "没有写入权限", "no permission to write"),
+    sqlite3.SQLITE_FULL: ("full", "磁盘已满", "the disk is full"),
+    sqlite3.SQLITE_IOERR: ("io", "读写磁盘失败", "reading or writing the disk failed"),
+    sqlite3.SQLITE_CONSTRAINT: ("constraint", "违反了表的约束", "a constraint of the table was violated"),
+}  # fmt: skip
+
+
+def path_of(url: str, base: Path) -> Path:
+    """The file a `sqlite:///path` URL names, relative to `base`.
+
+    NotBuiltError for a URL of another kind of database; InputError `source.url` for what is no such URL, names no
+    file, or has options.
+    """
+    # SQLAlchemy is slow to import, and only commands that read a table need it.
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # Not shown: what is meant as a URL may hold a password.
+        raise _url_error("不是数据库 URL，须形如 sqlite:///路径", "not a database URL such as sqlite:///path") from None
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise NotBuiltError(f"{parsed.drivername}://")
+    if not parsed.database or parsed.database.startswith((":memory:", "file:")):
+        raise _url_error("须指明一个数据库文件：sqlite:///路径", "must name a database file: sqlite:///path")
+    if parsed.query or parsed.host:
+        raise _url_error(
+            "sqlite URL 不能带主机或参数：sqlite:///路径", "a sqlite URL has neither host nor options: sqlite:///path"
+        )
+    return base / parsed.database
+
+
+def _url_error(zh: str, en: str) -> InputError:
+    return InputError("source.url", zh, en, "url")
+
+
+@contextmanager
+def connected(path: Path, mode: Literal["ro", "rw"], busy_seconds: float, where: str) -> Iterator[sqlite3.Connection]:
+    """A connection to an existing file, which is never created; transactions are the caller's.
+
+    TEXT comes as bytearray and BLOB as bytes, so that the two differ and damaged text does not stop a read. SourceError
+    `source.<rule>` for anything SQLite refuses within the block.
+    """
+    _check_file(path, mode, where)
+    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    connection = None
+    try:
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=16
+        )
+        connection.text_factory = bytearray
+        yield connection
+    except sqlite3.Error as error:
+        raise source_error(error, where) from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def source_error(error: sqlite3.Error, where: str) -> SourceError:
+    """What SQLite refused, in words; its own message is added, which names tables and columns but no values."""
+    code = getattr(error, "sqlite_errorcode", None)
+    rule, zh, en = _CODES.get(
+        code & 0xFF if isinstance(code, int) else -1, ("failed", "数据库拒绝了操作", "the database refused")
+    )
+    return SourceError(f"source.{rule}", f"{zh}（{error}）", f"{en} ({error})", where)
+
+
+def _check_file(path: Path, mode: Literal["ro", "rw"], where: str) -> None:
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise _no_permission(path, where) from error
+    if is_folder:
+        raise SourceError("source.missing", f"{path} 是文件夹", f"{path} is a folder, not a database file", where)
+    if not exists:
+        raise SourceError("source.missing", f"数据库文件 {path} 不存在", f"there is no database file {path}", where)
+    if not os.access(path, os.R_OK) or (mode == "rw" and not os.access(path, os.W_OK)):
+        raise _no_permission(path, where)
+
+
+def _no_permission(path: Path, where: str) -> SourceError:
+    return SourceError(
+        "source.permission", f"没有访问数据库文件 {path} 的权限", f"no permission for the database file {path}", where
+    )

@@ -1,0 +1,120 @@
+"""A real anvil, kept by the code under test in a temporary folder, and a registry deployed on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from ledger.chain import node as nodes
+from ledger.chain.local import LocalChain
+from ledger.chain.registry import Registry
+from ledger.chain.rpc import Rpc
+from ledger.chain.transactions import (
+    Claim,
+    Receipt,
+    Signed,
+    deploy_data,
+    encode_anchor,
+    encode_register,
+    prepare,
+    send_raw,
+    wait_for_receipt,
+)
+
+
+def root(number: int) -> str:
+    return hashlib.sha256(b"root %d" % number).hexdigest()
+
+
+def claim(descriptor: bytes, known: int = 0, size: int = 1, root_: str = root(0), sketch: bytes = b"") -> Claim:
+    return Claim(descriptor, known, size, root_, sketch)
+
+
+def kill_nodes(home: Path) -> None:
+    """kill -9 every node of the chain in that folder, and see it gone."""
+    while running := nodes.nodes_of(home):
+        for node in running:
+            try:
+                os.kill(node.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a chain; whatever runs for it is killed afterwards."""
+    folder = tmp_path / "chain"
+    yield folder
+    kill_nodes(folder)
+
+
+@pytest.fixture
+def chain(home: Path) -> LocalChain:
+    """A new local chain, running, empty."""
+    return LocalChain.create(home)
+
+
+@dataclass
+class Deployed:
+    """A local chain with the registry, deployed by `account`, which is also registered as guangzhou."""
+
+    chain: LocalChain
+    rpc: Rpc
+    account: LocalAccount
+    contract: str
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.rpc, self.contract)
+
+    @property
+    def address(self) -> str:
+        return str(self.account.address).lower()
+
+    def prepare(self, data: bytes, to: str | None = None, account: LocalAccount | None = None) -> Signed:
+        return prepare(
+            self.rpc, account or self.account, chain_id=self.chain.chain_id, to=to or self.contract, data=data
+        )
+
+    def act(self, data: bytes, account: LocalAccount | None = None) -> Receipt:
+        """Prepare, send, wait; the receipt of a transaction that succeeded."""
+        return self.send(self.prepare(data, account=account))
+
+    def send(self, signed: Signed) -> Receipt:
+        send_raw(self.rpc, signed.raw)
+        receipt = wait_for_receipt(self.rpc, signed.hash)
+        assert receipt is not None
+        assert receipt.ok
+        return receipt
+
+    def anchor(self, *claims: Claim) -> Receipt:
+        return self.act(encode_anchor(claims))
+
+    def restarted(self) -> Deployed:
+        """The same, after the node was killed: what was not saved is gone."""
+        kill_nodes(self.chain.home)
+        return Deployed(self.chain, Rpc(self.chain.ensure_running()), self.account, self.contract)
+
+
+@pytest.fixture
+def deployed(chain: LocalChain) -> Deployed:
+    """The registry on a new local chain; saved."""
+    rpc = Rpc(chain.ensure_running())
+    account: LocalAccount = Account.create()
+    signed = prepare(rpc, account, chain_id=chain.chain_id, to=None, data=deploy_data())
+    send_raw(rpc, signed.raw)
+    receipt = wait_for_receipt(rpc, signed.hash)
+    assert receipt is not None
+    assert receipt.contract is not None
+    ready = Deployed(chain, rpc, account, receipt.contract)
+    ready.act(encode_register("guangzhou", ready.address))
+    chain.checkpoint()
+    return ready

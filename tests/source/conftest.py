@@ -1,0 +1,81 @@
+"""A small catalog, and files and tables of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.catalog import Catalog, parse_catalog
+from ledger.kernel.chunk import Chunk
+from ledger.kernel.entries import Kernel
+from ledger.keys import ExchangeKey
+
+FINES = """
+id = "fines"
+version = 1
+key = ["no"]
+subject = { field = "holder", visibility = "protected" }
+field = [
+  { name = "no", title = "文书号", type = "code" }, { name = "holder", title = "相对人", type = "text", personal = true },
+  { name = "fee", title = "罚款", type = "decimal", scale = 2 }, { name = "decided", title = "日期", type = "date" },
+]
+"""
+
+
+@pytest.fixture(scope="session")
+def fines() -> Catalog:
+    return parse_catalog(FINES.encode(), "fines.toml")
+
+
+@pytest.fixture(scope="session")
+def kernel_of() -> Callable[[Catalog], Kernel]:
+    return lambda catalog: Kernel(catalog, ExchangeKey(bytes(range(32))).for_catalog(catalog))
+
+
+@pytest.fixture
+def kernel(fines: Catalog, kernel_of: Callable[[Catalog], Kernel]) -> Kernel:
+    return kernel_of(fines)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[bytes | str], Path]:
+    def write(content: bytes | str) -> Path:
+        path = tmp_path / "fines.csv"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Callable[..., str]:
+    """Make a database of the statements and rows given; return its URL."""
+
+    def make(*statements: str, rows: Iterable[Sequence[Any]] = (), table: str = "fines") -> str:
+        path = tmp_path / "city.db"
+        with sqlite3.connect(path) as connection:
+            for statement in statements:
+                connection.execute(statement)
+            for row in rows:
+                connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        connection.close()
+        return f"sqlite:///{path}"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[Iterable[Chunk]], list[tuple[str | None, ...]]]:
+    """The declared fields of all rows, in the chunks' order."""
+
+    def rows_of(chunks: Iterable[Chunk]) -> list[tuple[str | None, ...]]:
+        found: list[tuple[str | None, ...]] = []
+        for chunk in chunks:
+            found += zip(*(column.to_pylist() for column in chunk.fields.values()), strict=True)
+        return found
+
+    return rows_of

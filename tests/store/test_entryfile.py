@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import os
+import stat
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ledger.errors import StoreError
+from ledger.store import entryfile
+from ledger.store.entryfile import NO_FRAME, read_entries, write_entries
+from tests.store.conftest import as_nobody, make_entries
+
+
+def columns(count: int) -> tuple[np.ndarray, np.ndarray]:
+    frames = (np.arange(count) // 7).astype(np.uint32)
+    frames[::5] = NO_FRAME
+    return np.arange(count) % 3 == 0, frames
+
+
+def write(path: Path, entries: np.ndarray) -> str:
+    return write_entries(path, entries, *columns(len(entries)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 65_535, 65_536, 65_537, 131_073])
+def test_what_is_written_is_read_back_around_the_size_of_a_row_group(tmp_path: Path, count: int) -> None:
+    entries = make_entries(count)
+    withdrawn, frames = columns(count)
+    digest = write_entries(tmp_path / "e.parquet", entries, withdrawn, frames)
+    assert digest == sha256((tmp_path / "e.parquet").read_bytes()).hexdigest()
+    rows = read_entries(tmp_path / "e.parquet", digest)
+    np.testing.assert_array_equal(rows.entries, entries)
+    np.testing.assert_array_equal(rows.withdrawn, withdrawn)
+    np.testing.assert_array_equal(rows.frames, frames)
+    np.testing.assert_array_equal(rows.key_tags, entries[:, 16:32])
+    assert rows.entries.shape == (count, 64)
+    assert stat.S_IMODE((tmp_path / "e.parquet").stat().st_mode) == 0o600
+
+
+def test_the_same_rows_give_the_same_bytes_and_may_be_written_again(tmp_path: Path) -> None:
+    entries = make_entries(100)
+    first = write(tmp_path / "a.parquet", entries)
+    inode = (tmp_path / "a.parquet").stat().st_ino
+    assert write(tmp_path / "b.parquet", entries) == first
+    assert write(tmp_path / "a.parquet", entries) == first
+    assert (tmp_path / "a.parquet").stat().st_ino == inode
+    assert sorted(os.listdir(tmp_path)) == ["a.parquet", "b.parquet"]
+
+
+def test_a_view_into_a_larger_array_is_written_as_its_rows(tmp_path: Path) -> None:
+    wide = np.zeros((50, 80), np.uint8)
+    wide[:, :64] = make_entries(50)
+    digest = write(tmp_path / "a.parquet", wide[:, :64])
+    np.testing.assert_array_equal(read_entries(tmp_path / "a.parquet", digest).entries, wide[:, :64])
+
+
+def test_an_entry_file_is_never_changed(tmp_path: Path) -> None:
+    digest = write(tmp_path / "a.parquet", make_entries(10))
+    with pytest.raises(StoreError) as refused:
+        write(tmp_path / "a.parquet", make_entries(11))
+    assert refused.value.code == "store.entries_conflict"
+    assert digest in refused.value.en
+    assert len(read_entries(tmp_path / "a.parquet", digest).entries) == 10
+    assert os.listdir(tmp_path) == ["a.parquet"]
+
+
+def test_the_arrays_that_were_read_cannot_be_written_to(tmp_path: Path) -> None:
+    rows = read_entries(tmp_path / "a.parquet", write(tmp_path / "a.parquet", make_entries(3)))
+    for array in (rows.entries, rows.withdrawn, rows.frames):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+def disorders() -> dict[str, tuple[np.ndarray, str]]:
+    """Entries in wrong order, by name; the first difference stands in every eight-byte word once."""
+    cases: dict[str, tuple[np.ndarray, str]] = {}
+    good = make_entries(70_000)
+    for name, row in {"first": 0, "last": 69_998, "across row groups": 65_535, "before that": 65_534}.items():
+        swapped = good.copy()
+        swapped[[row, row + 1]] = good[[row + 1, row]]
+        cases[f"two entries exchanged, {name}"] = (swapped, "store.entries_order")
+    for byte in range(64):
+        pair = np.zeros((2, 64), np.uint8)
+        pair[0, byte] = 1
+        pair[1, byte + 1 :] = 255
+        cases[f"descends at byte {byte}"] = (pair, "store.entries_order")
+    twice = np.repeat(make_entries(1), 2, axis=0)
+    cases["an entry twice"] = (twice, "store.entries_order")
+    same_tag = make_entries(5)
+    same_tag[3, 16:32] = same_tag[1, 16:32]
+    cases["a key_tag twice"] = (same_tag, "store.entries_duplicate")
+    return cases
+
+
+DISORDERS = disorders()
+
+
+@pytest.mark.parametrize("name", DISORDERS)
+def test_entries_that_are_no_tree_are_refused(tmp_path: Path, name: str) -> None:
+    entries, code = DISORDERS[name]
+    with pytest.raises(StoreError) as refused:
+        write(tmp_path / "a.parquet", entries)
+    assert refused.value.code == code
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("byte", range(32))
+def test_entries_that_ascend_at_one_byte_only_are_accepted(tmp_path: Path, byte: int) -> None:
+    # The counterpart of "descends at byte"; past byte 31 two entries of one batch never differ first.
+    pair = np.zeros((2, 64), np.uint8)
+    pair[0, byte + 1 :] = 255
+    pair[1, byte] = 1
+    write(tmp_path / "a.parquet", pair)
+
+
+def test_key_tags_that_share_their_first_half_are_two_keys(tmp_path: Path) -> None:
+    entries = make_entries(5)
+    entries[3, 16:24] = entries[1, 16:24]
+    write(tmp_path / "a.parquet", entries)
+
+
+def test_a_key_tag_is_named_when_it_occurs_twice(tmp_path: Path) -> None:
+    entries, _ = DISORDERS["a key_tag twice"]
+    with pytest.raises(StoreError, match=entries[1, 16:32].tobytes().hex()):
+        write(tmp_path / "a.parquet", entries)
+
+
+@pytest.mark.parametrize("wrong", ["entries", "width", "withdrawn", "frames", "frame type", "both short"])
+def test_arrays_that_do_not_belong_together_are_a_programming_error(tmp_path: Path, wrong: str) -> None:
+    entries = make_entries(4)
+    withdrawn, frames = columns(4)
+    match wrong:
+        case "entries":
+            entries = entries.astype(np.int16)
+        case "width":
+            entries = entries[:, :63]
+        case "withdrawn":
+            withdrawn = withdrawn[:3]
+        case "frames":
+            frames = frames[:3]
+        case "frame type":
+            frames = frames.astype(np.int64)
+        case "both short":
+            withdrawn, frames = withdrawn[:3], frames[:3]
+    with pytest.raises(ValueError, match="must be"):
+        write_entries(tmp_path / "a.parquet", entries, withdrawn, frames)
+
+
+# Damage
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as refused:
+        read_entries(tmp_path / "gone.parquet", "00" * 32)
+    assert refused.value.code == "store.entries_missing"
+    assert refused.value.where == str(tmp_path / "gone.parquet")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut off", "longer", "empty", "another batch's"])
+def test_a_changed_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.parquet"
+    digest = write(path, make_entries(10))
+    data = path.read_bytes()
+    write(tmp_path / "b.parquet", make_entries(10, seed=2))
+    path.write_bytes(
+        {
+            "flipped": data[:100] + bytes([data[100] ^ 1]) + data[101:],
+            "cut off": data[:-1],
+            "longer": data + b"\n",
+            "empty": b"",
+            "another batch's": (tmp_path / "b.parquet").read_bytes(),
+        }[damage]
+    )
+    with pytest.raises(StoreError) as refused:
+        read_entries(path, digest)
+    assert refused.value.code == "store.entries_damaged"
+    assert str(path) in refused.value.zh
+
+
+def table(entries: np.ndarray, **changed: pa.Array) -> pa.Table:
+    withdrawn, frames = columns(len(entries))
+    given = {
+        "entry": pa.array([row.tobytes() for row in entries], pa.binary(64)),
+        "withdrawn": pa.array(withdrawn),
+        "frame": pa.array(frames),
+    }
+    given.update(changed)
+    return pa.table(given)
+
+
+FOREIGN = {
+    "text": b"not Parquet at all",
+    "nullable columns": table(make_entries(3)),
+    "an entry too short": table(make_entries(3), entry=pa.array([b"x" * 63] * 3, pa.binary(63))),
+    "a null": table(make_entries(3), withdrawn=pa.array([True, None, False])),
+    "a further column": table(make_entries(3)).append_column("more", pa.array([1, 2, 3])),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_the_store_vouches_for_must_still_be_an_entry_file(tmp_path: Path, name: str) -> None:
+    # As when store and file were both changed: the SHA-256 fits, the format does not.
+    path = tmp_path / "a.parquet"
+    content = FOREIGN[name]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        pq.write_table(content, path)
+    with pytest.raises(StoreError) as refused:
+        read_entries(path, sha256(path.read_bytes()).hexdigest())
+    assert refused.value.code == "store.entries_damaged"
+
+
+@pytest.mark.parametrize("name", ["two entries exchanged, first", "a key_tag twice"])
+def test_a_file_the_store_vouches_for_must_still_be_in_order(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(entryfile, "_check_order", lambda entries, path: None)
+        digest = write(tmp_path / "a.parquet", DISORDERS[name][0])
+    with pytest.raises(StoreError) as refused:
+        read_entries(tmp_path / "a.parquet", digest)
+    assert refused.value.code == "store.entries_damaged"
+
+
+def test_a_full_disk_leaves_no_entry_file(small_disk: Path) -> None:
+    with pytest.raises(StoreError) as refused:
+        write(small_disk / "a.parquet", make_entries(30_000))
+    assert refused.value.code == "store.disk_full"
+    assert refused.value.where == str(small_disk / "a.parquet")
+    assert os.listdir(small_disk) == []
+
+
+def test_a_file_without_permission_is_named(open_folder: Path) -> None:
+    digest = write(open_folder / "a.parquet", make_entries(3))
+    with as_nobody(), pytest.raises(StoreError) as refused:
+        read_entries(open_folder / "a.parquet", digest)
+    assert refused.value.code == "store.permission"
+    assert refused.value.where == str(open_folder / "a.parquet")
