@@ -64,8 +64,8 @@ class History:
         self._withdrawn = withdrawn
         self._batch = batch
         self._start = np.flatnonzero(first)
-        self._end = np.append(self._start[1:], len(order))
-        latest = order[self._end - 1] if len(order) else np.zeros(0, np.int64)
+        self._end = np.append(self._start, len(order))[1:]
+        latest = order[self._end - 1]
         self.live: npt.NDArray[np.bool_] = ~withdrawn[latest]
         self._latest = latest
         self._index = EntryIndex(entries[latest])

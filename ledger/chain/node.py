@@ -116,7 +116,7 @@ def answers(node: Node, timeout_seconds: float = 2.0) -> bool:
             return False
 
 
-def stop(node: Node, folder: Path, grace_seconds: float = 5.0) -> None:
+def stop(node: Node, folder: Path, grace_seconds: float = 2.0) -> None:
     """End this node, gently first; returns when it is gone. Whatever has taken over its pid meanwhile is left alone."""
     for attempt in (signal.SIGTERM, signal.SIGKILL):
         if node not in nodes_of(folder):

@@ -26,6 +26,7 @@ _PAGE = 500
 _ATTEMPTS = 5
 # Widest range of blocks asked for in one eth_getLogs: nodes and gateways that limit it allow at least this.
 _RANGE = 2000
+_HEADERS = 100
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,9 @@ class Registry:
     def audit(self, view: RegistryView) -> dict[AnchorRecord, AnchorEvent]:
         """The events of all anchors of `view`, after checking that events and storage tell one and the same history.
 
-        Both ways: each anchor and each holding has its event, each event up to the view's block its anchor or holding.
-        Reads every block since the first registration: for fsck, not for every verdict.
+        Both ways: each anchor and each holding has its event, each event up to the view's block its anchor or holding;
+        and the times are those of the blocks. Reads the logs of all blocks since the first registration: for fsck, not
+        for every verdict.
         """
         events = anchor_registry().events
         topics = [events[name].topic for name in ("Anchored", "Registered", "Moved")]
@@ -152,7 +154,36 @@ class Registry:
                 f"参与方 {name} 的登记（账户 {account}，位置 {position}）在事件与存储中不一致",
                 f"events and storage disagree about {name} held by {account} from position {position}",
             )
-        return found if len(found) == len(records) else self.events(records.values())
+        if len(found) != len(records):
+            found = self.events(records.values())
+        self.check_times(found.values())
+        return found
+
+    def check_times(self, events: Iterable[AnchorEvent]) -> None:
+        """Raise `chain.contradiction` unless each anchor has the time of its block, and that block the event's hash."""
+        by_block: dict[int, list[AnchorEvent]] = {}
+        for event in events:
+            by_block.setdefault(event.record.block, []).append(event)
+        numbers = list(by_block)
+        for start in range(0, len(numbers), _HEADERS):
+            page = numbers[start : start + _HEADERS]
+            headers = self.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in page])
+            for number, header in zip(page, headers, strict=True):
+                if not isinstance(header, dict):
+                    raise self._contradiction(f"区块 {number} 不存在", f"there is no block {number}")
+                seconds = quantity(header.get("timestamp"), "timestamp")
+                for event in by_block[number]:
+                    # A few chains count milliseconds in the contract and seconds in the block.
+                    if seconds not in (event.record.time, event.record.time // 1000):
+                        raise self._contradiction(
+                            f"{_name(event.record)} 的时间 {event.record.time} 不是区块 {number} 的时间 {seconds}",
+                            f"the time {event.record.time} of {_name(event.record)} is not that of block {number}, {seconds}",
+                        )
+                    if header.get("hash") != event.block_hash:
+                        raise self._contradiction(
+                            f"{_name(event.record)} 的事件不在区块 {number} 中",
+                            f"the event of {_name(event.record)} is not of this block {number}",
+                        )
 
     # ---- one reading ----
 

@@ -232,13 +232,20 @@ class Comparer:
     def _known_finding(self, key: int) -> Finding:
         sighting = self._sightings[key]
         latest = self._history.latest(key)
+        tag = self._history.tag(key).hex()
         expected = None if latest.withdrawn else latest
         if self._seen[key] > 1:
             return self._finding(
-                Kind.DUPLICATE, sighting, expected=expected, batch=latest, rows=int(self._seen[key]), observed=False
+                Kind.DUPLICATE,
+                sighting,
+                expected=expected,
+                batch=latest,
+                rows=int(self._seen[key]),
+                observed=False,
+                tag=tag,
             )
         kind = _KINDS[_Status(int(self._status[key]))]
-        return self._finding(kind, sighting, expected=expected, batch=latest, reason=sighting.unreadable)
+        return self._finding(kind, sighting, expected=expected, batch=latest, reason=sighting.unreadable, tag=tag)
 
     def _missing_finding(self, key: int) -> Finding:
         latest = self._history.latest(key)
@@ -269,6 +276,7 @@ class Comparer:
         rows: int = 1,
         observed: bool = True,
         reason: Unreadable | None = None,
+        tag: str | None = None,
     ) -> Finding:
         shown_expected: object = None if expected is None else expected.commitment.hex()
         shown_observed: object = sighting.commitment.hex() if observed and sighting.commitment is not None else None
@@ -289,6 +297,7 @@ class Comparer:
             reason=None
             if reason is None
             else {"field": reason.field, "value": reason.value, "code": reason.code, "zh": reason.zh, "en": reason.en},
+            key_tag=tag,
             sort_key=("", *(str(values[name]) for name in self._catalog.key)) if key else ("~~",),
         )
 
@@ -300,7 +309,7 @@ class Comparer:
         if len(order):
             first[1:] = np.any(words[order][1:] != words[order][:-1], axis=1)
         starts = np.flatnonzero(first)
-        ends = np.append(starts[1:], len(order))
+        ends = np.append(starts, len(order))[1:]
         out = _Unknown([], np.zeros((0, 16), np.uint8), [], 0, 0, 0)
         single_at: list[int] = []
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 
 from ledger.batch.book import StreamLedger
@@ -18,16 +17,14 @@ from ledger.kernel.entries import Kernel
 from ledger.keys import CatalogKeys
 from ledger.reconcile.compare import Comparer, Comparison
 from ledger.reconcile.findings import Counts, Finding, Verdict
+from ledger.source.source import Source
 from ledger.store import models
 from ledger.workspace import OWN
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The report of one reconciliation; `notes` are (Chinese, English) remarks that weaken or limit the answer.
-
-    `newly_seen` are the tags of rows that `anchor` would seal (own sources).
-    """
+    """The report of one reconciliation; `notes` are (Chinese, English) remarks that weaken or limit the answer."""
 
     catalog: str
     verdict: Verdict
@@ -36,7 +33,6 @@ class Reconciliation:
     findings: tuple[Finding, ...]
     accepted: tuple[Mapping[str, str], ...]
     newly_seen_keys: tuple[Mapping[str, str], ...]
-    newly_seen: npt.NDArray[np.uint8]
     batches: tuple[Mapping[str, object], ...]
     notes: tuple[tuple[str, str], ...]
 
@@ -60,41 +56,65 @@ class Reconciliation:
         }
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A source read and compared, with the consistent read still open in `table`."""
+
+    catalog: Catalog
+    ledger: StreamLedger
+    keys: CatalogKeys
+    table: Source
+    comparison: Comparison
+    report: Reconciliation
+
+
 def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False) -> Reconciliation:
     """Reconcile the catalog's source with the live state of its stream, re-deriving everything.
 
     `undetermined` if a batch was announced whose lawful entries are not known here and nothing else was found;
     `differences_partial` if something was found as well: the list cannot be complete.
     """
+    with read_and_compare(job, catalog, show_values=show_values) as reading:
+        return reading.report
+
+
+@contextmanager
+def read_and_compare(job: Job, catalog: Catalog, *, show_values: bool = False) -> Iterator[Reading]:
+    """Compare, and keep the consistent read open so that what is sealed is what was compared."""
     source = job.workspace.source(catalog)
     ledger, keys = load_ledger(job, catalog)
     kernel = Kernel(catalog, keys)
     accepted, removed = consents(job, ledger)
-    with (
-        job.book.opener(ledger.known, catalog, keys) as open_version,
-        job.workspace.open_source(catalog) as table,
-    ):
-        comparer = Comparer(
-            catalog,
-            source.origin,
-            ledger.history,
-            ledger.numbers,
-            open_version,
-            accepted=accepted,
-            removed=removed,
-            show_values=show_values,
+    with job.workspace.open_source(catalog) as table:
+        with job.book.opener(ledger.known, catalog, keys) as open_version:
+            comparer = Comparer(
+                catalog,
+                source.origin,
+                ledger.history,
+                ledger.numbers,
+                open_version,
+                accepted=accepted,
+                removed=removed,
+                show_values=show_values,
+            )
+            for chunk in table.scan():
+                comparer.add(len(chunk), chunk.numbers, kernel.run(chunk))
+            comparison = comparer.finish()
+        if not comparison.counts.balanced:
+            raise LedgerError(
+                "reconcile.unbalanced",
+                f"程序内部错误：计数不平衡 {comparison.counts}",
+                f"internal error: the counts do not balance: {comparison.counts}",
+                table.where,
+            )
+        yield Reading(
+            catalog, ledger, keys, table, comparison, _report(job, catalog, source.origin, table, ledger, comparison)
         )
-        for chunk in table.scan():
-            comparer.add(len(chunk), chunk.numbers, kernel.run(chunk))
-        comparison = comparer.finish()
-        where, ignored = table.where, tuple(table.ignored)
-    if not comparison.counts.balanced:
-        raise LedgerError(
-            "reconcile.unbalanced",
-            f"程序内部错误：计数不平衡 {comparison.counts}",
-            f"internal error: the counts do not balance: {comparison.counts}",
-            where,
-        )
+
+
+def _report(
+    job: Job, catalog: Catalog, origin: str, table: Source, ledger: StreamLedger, comparison: Comparison
+) -> Reconciliation:
     identity = job.link.identity
     against = {
         "chain_id": identity.chain_id,
@@ -102,10 +122,10 @@ def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False) -> Recon
         "block": job.view.block,
         "time": job.view.time,
         "position": job.view.position,
-        "source": where,
-        "origin": source.origin,
-        "sender": ledger.stream.sender or None,
-        "ignored_columns": list(ignored),
+        "source": table.where,
+        "origin": origin,
+        "sender": ledger.stream.sender,
+        "ignored_columns": list(table.ignored),
     }
     return Reconciliation(
         catalog.name,
@@ -115,8 +135,7 @@ def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False) -> Recon
         comparison.findings,
         comparison.accepted,
         comparison.newly_seen_keys,
-        comparison.newly_seen,
-        tuple(_batch_json(ledger, batch_id) for batch_id in _batch_ids(job, ledger)),
+        tuple(_batch_json(ledger, batch.batch_id) for batch in job.streams.batches(ledger.stream)),
         _notes(job, ledger),
     )
 
@@ -183,10 +202,6 @@ def _verdict(ledger: StreamLedger, comparison: Comparison) -> Verdict:
     if ledger.open:
         return Verdict.DIFFERENCES_PARTIAL if comparison.findings else Verdict.UNDETERMINED
     return Verdict.DIFFERENCES if comparison.findings else Verdict.MATCHED
-
-
-def _batch_ids(job: Job, ledger: StreamLedger) -> list[str]:
-    return [batch.batch_id for batch in job.streams.batches(ledger.stream)]
 
 
 def _batch_json(ledger: StreamLedger, batch_id: str) -> dict[str, object]:

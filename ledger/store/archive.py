@@ -36,7 +36,7 @@ _MAGIC = b"duizhang-archive/1\n"
 _HEAD = struct.Struct(">IB")  # rows, whether raw rows follow
 _PLAIN_SIZE = struct.Struct(">I")
 _INDEX_HEAD = struct.Struct(">IQ")  # frames, records
-_INDEX_ROW = struct.Struct(">QII")  # offset, sealed length, records
+_INDEX_ROW = struct.Struct(">II")  # sealed length, records
 _TAIL = struct.Struct(">I8s")  # sealed length of the index, end mark
 _END = b"duiz-end"
 _INDEX_NUMBER = 0xFFFFFFFF  # also "no frame" in an entry file, so no frame of records ever has it
@@ -166,7 +166,7 @@ class ArchiveWriter:
         if self._finished:
             raise RuntimeError("this archive is finished already")
         index = _INDEX_HEAD.pack(len(self._spans), sum(span.records for span in self._spans))
-        index += b"".join(_INDEX_ROW.pack(*span) for span in self._spans)
+        index += b"".join(_INDEX_ROW.pack(span.length, span.records) for span in self._spans)
         sealed = self._cipher.encrypt(_nonce(_INDEX_NUMBER), index, _associated(self._label, _INDEX_NUMBER))
         self._finished = True
         with os_errors(self.path):
@@ -303,16 +303,15 @@ class ArchiveReader:
             raise self._damaged("it is too short for its index", "长度不足")
         index = self._open_sealed(_INDEX_NUMBER, start, length)
         count, records = _INDEX_HEAD.unpack_from(index)
-        spans = tuple(_Span(*row) for row in _INDEX_ROW.iter_unpack(index[_INDEX_HEAD.size :]))
-        # The index is authentic; that the file is laid out as it says shows bytes that were added or taken away.
+        spans = []
         offset = len(_MAGIC)
-        for span in spans:
-            if span.offset != offset:
-                raise self._damaged("its frames are not where its index says", "各帧位置与索引不符")
-            offset += span.length
+        for sealed_length, held in _INDEX_ROW.iter_unpack(index[_INDEX_HEAD.size :]):
+            spans.append(_Span(offset, sealed_length, held))
+            offset += sealed_length
+        # The index is authentic; that the frames fill the file as it says shows bytes that were added or taken away.
         if offset != start or len(spans) != count or sum(span.records for span in spans) != records:
-            raise self._damaged("its frames are not where its index says", "各帧位置与索引不符")
-        return spans
+            raise self._damaged("its frames do not fill it as its index says", "各帧长度与索引不符")
+        return tuple(spans)
 
     def _damaged(self, why: str, zh: str) -> StoreError:
         return StoreError(

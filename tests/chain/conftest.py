@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -64,11 +64,15 @@ def chain(home: Path) -> LocalChain:
 
 @dataclass
 class Deployed:
-    """A local chain with the registry, deployed by `account`, which is also registered as guangzhou."""
+    """A local chain with the registry, deployed by `registrar`, who has registered `account` as guangzhou.
+
+    At first both are one account; a test may give `account` another one that holds the name.
+    """
 
     chain: LocalChain
     rpc: Rpc
     account: LocalAccount
+    registrar: LocalAccount
     contract: str
 
     @property
@@ -101,7 +105,7 @@ class Deployed:
     def restarted(self) -> Deployed:
         """The same, after the node was killed: what was not saved is gone."""
         kill_nodes(self.chain.home)
-        return Deployed(self.chain, Rpc(self.chain.ensure_running()), self.account, self.contract)
+        return replace(self, rpc=Rpc(self.chain.ensure_running()))
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ def deployed(chain: LocalChain) -> Deployed:
     receipt = wait_for_receipt(rpc, signed.hash)
     assert receipt is not None
     assert receipt.contract is not None
-    ready = Deployed(chain, rpc, account, receipt.contract)
+    ready = Deployed(chain, rpc, account, account, receipt.contract)
     ready.act(encode_register("guangzhou", ready.address))
     chain.checkpoint()
     return ready

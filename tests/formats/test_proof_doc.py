@@ -70,5 +70,5 @@ def test_every_member_has_its_row() -> None:
 )
 def test_the_page_gives_the_limits_of_the_code(value: int, written: str) -> None:
     assert PAGE.count(written) == 1
-    number = int(re.sub(r"[^0-9]", "", written.split(" to ")[-1]))
+    number = int(re.sub(r"[^0-9]", "", written.rsplit(" to ", maxsplit=1)[-1]))
     assert value == number * (1 << 20 if "MiB" in written else 1)

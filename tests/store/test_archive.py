@@ -192,8 +192,10 @@ def test_a_reader_made_from_the_page_opens_the_file(tmp_path: Path, small_frames
     assert total == 20
     assert count > 3
     found = []
+    assert len(index) == 12 + 8 * count
+    offset = 19
     for i in range(count):
-        offset, sealed, rows = struct.unpack(">QII", index[12 + 16 * i : 28 + 16 * i])
+        sealed, rows = struct.unpack(">II", index[12 + 8 * i : 20 + 8 * i])
         packed = AESGCM(file_key).decrypt(
             i.to_bytes(12, "big"),
             data[offset : offset + sealed],
@@ -209,7 +211,9 @@ def test_a_reader_made_from_the_page_opens_the_file(tmp_path: Path, small_frames
             strings.append(plain[at : at + width])
             at += width
         assert at == len(plain)
+        offset += sealed
         found += zip(strings[:rows], strings[rows:], strict=True)
+    assert offset == len(data) - 12 - length
     assert found == list(zip(*records(20), strict=True))
 
 
@@ -381,15 +385,16 @@ def pack(plain: bytes, size: int | None = None) -> bytes:
 
 GOOD = struct.pack(">IB", 1, 0) + bytes(16) + struct.pack(">I", 3) + b"abc"
 FRAMES = {
-    "inflates to more than it says": (pack(bytes(10_000_000), size=100), 1),
-    "says more than it inflates to": (pack(GOOD, size=len(GOOD) + 1), 1),
-    "says more than the limit": (pack(GOOD, size=(1 << 28) + 1), 1),
-    "no zstd": (struct.pack(">I", 8) + b"garbage!", 1),
-    "empty": (b"", 1),
-    "more records than its index says": (pack(GOOD), 0),
-    "bytes after the records": (pack(GOOD + b"x"), 1),
-    "lengths past the end": (pack(GOOD[:-1]), 1),
-    "too short for its records": (pack(struct.pack(">IB", 1_000_000, 0)), 1_000_000),
+    # content, the records its index says, what the refusal says
+    "inflates to more than it says": (pack(bytes(10_000_000), size=100), 1, "too small"),
+    "says more than it inflates to": (pack(GOOD, size=len(GOOD) + 1), 1, "Corrupt"),
+    "says more than the limit": (pack(GOOD, size=(1 << 28) + 1), 1, "the limit is 268435456"),
+    "no zstd": (struct.pack(">I", 8) + b"garbage!", 1, "ZSTD"),
+    "empty": (b"", 1, "the limit is"),
+    "more records than its index says": (pack(GOOD), 0, "it holds 1 records, its index says 0"),
+    "bytes after the records": (pack(GOOD + b"x"), 1, "do not add up"),
+    "lengths past the end": (pack(GOOD[:-1]), 1, "do not add up"),
+    "too short for its records": (pack(struct.pack(">IB", 1_000_000, 0)), 1_000_000, "buffer"),
 }
 
 
@@ -399,8 +404,9 @@ def test_the_frames_below_differ_from_a_good_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_a_frame_sealed_with_the_right_key_is_still_checked(tmp_path: Path, name: str) -> None:
-    ref = seal_one(tmp_path, *FRAMES[name])
-    with pytest.raises(StoreError, match="frame 0") as refused:
+    packed, rows, why = FRAMES[name]
+    ref = seal_one(tmp_path, packed, rows)
+    with pytest.raises(StoreError, match=f"frame 0.*{why}") as refused:
         read(tmp_path, ref)
     assert refused.value.code == "store.archive_damaged"
 
