@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from eth_account.signers.local import LocalAccount
 from ledger.chain import node as nodes
 from ledger.chain.local import LocalChain
 from ledger.chain.registry import Registry
-from ledger.chain.rpc import Rpc
+from ledger.chain.rpc import Rpc, RpcUnreachable
 from ledger.chain.transactions import (
     Claim,
     Receipt,
@@ -106,6 +108,27 @@ class Deployed:
         """The same, after the node was killed: what was not saved is gone."""
         kill_nodes(self.chain.home)
         return replace(self, rpc=Rpc(self.chain.ensure_running()))
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[Rpc]:
+    """A node that keeps old states, and so can be made to reorganise its chain; the local chain's node cannot."""
+    port = nodes.free_port()
+    command = [str(nodes.find_anvil()), "--port", str(port), "--quiet", "--slots-in-an-epoch", "1"]
+    with (
+        subprocess.Popen([*command, "--cache-path", str(tmp_path / "cache")]) as process,
+        Rpc(f"http://127.0.0.1:{port}") as rpc,
+    ):
+        try:
+            while True:
+                try:
+                    rpc.call("eth_chainId")
+                    break
+                except RpcUnreachable:
+                    time.sleep(0.02)
+            yield rpc
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 PATTERN = st.recursive(LITERAL, _combined, max_leaves=6)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PATTERN, st.text("ab01-/", max_size=7), st.data())
 def test_it_agrees_with_a_regular_expression_engine(text: str, random: str, data: st.DataObject) -> None:
     engine = re.compile(text)

@@ -90,7 +90,7 @@ READABLE_ROW = st.tuples(
 
 
 @given(rows=st.lists(ROW | READABLE_ROW, max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_rows_of_any_text_give_the_reference_entries(
     check_equal: Check, every_type: Catalog, rows: list[tuple[str | None, ...]]
 ) -> None:
@@ -98,7 +98,7 @@ def test_any_rows_of_any_text_give_the_reference_entries(
 
 
 @given(rows=st.lists(READABLE_ROW, max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_readable_rows_of_hostile_text_give_the_reference_entries(
     check_equal: Check, every_type: Catalog, rows: list[tuple[str | None, ...]]
 ) -> None:

@@ -62,7 +62,7 @@ body = st.lists(piece, max_size=25).map(b"".join)
 
 
 @given(data=body, block_bytes=st.integers(1, 40))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @example(data=b'1,"a""b",,\n\n"\n', block_bytes=7)
 @example(data=b"\xef\xbb\xbf1,2,3,4\n", block_bytes=len(HEADER))
 def test_both_paths_and_any_block_size_give_the_same_rows_or_the_same_error(
@@ -81,7 +81,7 @@ table = st.lists(st.lists(cell, min_size=4, max_size=4), max_size=8)
 @given(
     rows=table, end=st.sampled_from(["\n", "\r\n", "\r"]), quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL])
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_what_pythons_writer_wrote_is_read_back_with_pythons_line_numbers(
     fines: Catalog, rows: list[list[str]], end: str, quoting: int
 ) -> None:
@@ -181,7 +181,7 @@ def test_gb18030_gives_the_rows_of_utf8(fines: Catalog) -> None:
         max_size=20,
     ).map(b"".join)
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_damaged_gb18030_is_refused_in_the_same_rows_whatever_the_blocks(fines: Catalog, data: bytes) -> None:
     expected = rows_in(HEADER + data, fines, encoding="gb18030")
     assert rows_in(HEADER + data, fines, block_bytes=3, encoding="gb18030") == expected

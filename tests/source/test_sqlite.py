@@ -313,7 +313,7 @@ fine = st.tuples(
 
 
 @given(rows=st.lists(fine, max_size=10))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_table_and_a_file_of_the_same_rows_give_the_same_entries(
     fines: Catalog,
     kernel_of: Callable[[Catalog], Kernel],

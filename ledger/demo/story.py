@@ -1,0 +1,227 @@
+"""The story: two workspaces, three deliveries, seven kinds of damage, the repair, a proof, two forgeries.
+
+Every chapter says what must come out and stops the demonstration if it does not (ExpectationError).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from ledger.catalog import Catalog
+from ledger.chain.local import LocalChain
+from ledger.cli.speech import say
+from ledger.demo import evidence
+from ledger.demo.damage import Damage, Table, differences, plan_damage
+from ledger.demo.deliveries import Deliveries, plan_deliveries, write_upserts, write_withdrawals
+from ledger.demo.rows import Row
+from ledger.demo.stage import Stage
+from ledger.errors import InputError, LedgerError
+from ledger.reconcile.findings import CHINESE, Kind
+
+CATALOG = "registration"
+PROVINCE, CITY = "guangdong", "guangzhou"
+CITY_DB = Path("city.db")
+# Two folders side by side: each party has its own, and nothing of the other's but what a join file gives.
+_ENVIRONMENT = ("DUIZHANG_HOME", "DUIZHANG_PASSWORD_FILE")
+
+
+@dataclass(frozen=True)
+class Cast:
+    """What the story is told about; the current folder is the one it happens in."""
+
+    catalog: Catalog
+    table: Table
+    deliveries: Deliveries
+
+
+@contextlib.contextmanager
+def workplace(keep: Path | None) -> Iterator[Path]:
+    """The folder of the story as current folder, free of the caller's workspace: `keep`, which must be empty, or a new
+    temporary one that is removed afterwards, however the story ends. InputError `demo.keep` if it cannot be used."""
+    folder = _folder(keep)
+    before = {name: os.environ.pop(name) for name in _ENVIRONMENT if name in os.environ}
+    try:
+        with contextlib.chdir(folder), _ended_by_signals():
+            yield folder
+    finally:
+        os.environ.update(before)
+        for party in (PROVINCE, evidence.FORGER):
+            # Best effort: what ended the story is what the reader must hear of.
+            with contextlib.suppress(LedgerError):
+                LocalChain(folder / party / "chain").down()
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(keep: Path | None) -> Path:
+    if keep is None:
+        return Path(tempfile.mkdtemp(prefix="duizhang-demo-")).resolve()
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        empty = not any(keep.iterdir())
+    except OSError as cause:
+        raise InputError("demo.keep", f"目录不可用：{cause}", f"the folder cannot be used: {cause}", str(keep)) from cause
+    if not empty:
+        raise InputError("demo.keep", "目录须为空", "the folder must be empty", str(keep))
+    return keep.resolve()
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP (a closed terminal) end the story as Ctrl-C does: chain stopped, folder removed."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tell(stage: Stage, catalog: Catalog, rows: Sequence[Row], origin: tuple[str, str]) -> None:
+    """The chapters that can fail, in the current folder; `origin` says where the rows come from, in both languages."""
+    cast = Cast(catalog, Table(catalog, CATALOG), plan_deliveries(rows))
+    stage.tell(
+        f"省（{PROVINCE}）向市（{CITY}）下发 {len(rows)} 家企业的登记信息；有人绕过台账改了市里的库；对账逐条找出，再改正、出证。",
+        f"The province ({PROVINCE}) sends {len(rows)} company registrations to the city ({CITY}); somebody changes the city's "
+        "database behind the ledger's back; reconciling names every row; it is put right, and one record is proved.",
+    )
+    stage.tell(*origin)
+    stage.tell(
+        f"每一步都是值班人员用的命令，可照抄重做：cd {Path.cwd()}",
+        f"Every step is a command that operators use; to repeat it: cd {Path.cwd()}"
+        + ("; export DUIZHANG_LANG=en" if say("zh", "en") == "en" else ""),
+    )
+    _workspaces(stage, cast)
+    _deliver(stage, cast)
+    planned = plan_damage(cast.deliveries, cast.table)
+    _damage(stage, planned)
+    _find(stage, cast, planned)
+    _repair(stage, cast, planned)
+    evidence.prove(stage, CATALOG, PROVINCE, CITY, cast.deliveries.changed[-1])
+    _end(stage)
+
+
+def _workspaces(stage: Stage, cast: Cast) -> None:
+    with stage.chapter("省、市各建一个工作区，共用一条链", "two workspaces, one chain") as facts:
+        stage.command("init", PROVINCE, "--party", PROVINCE)
+        stage.command("-C", PROVINCE, "party", "add", CITY, "--out", "join.json")
+        stage.command("init", CITY, "--join", "join.json")
+        stage.tell(
+            f"市里的库是一个普通的 SQLite 文件，列名是中文；在 {CITY}/duizhang.toml 登记为“下发”来源：",
+            f"The city's database is a plain SQLite file with Chinese column names; {CITY}/duizhang.toml names it as a source "
+            "of origin delivery:",
+        )
+        stage.sql(CITY_DB, [("", cast.table.create())])
+        settings = [
+            f"[source.{CATALOG}]",
+            f'url = "sqlite:///../{CITY_DB}"',
+            f'table = "{CATALOG}"',
+            'origin = "delivery"',
+            f"[source.{CATALOG}.columns]",
+        ]
+        columns = [f'{field} = "{column}"' for field, column in cast.table.columns.items()]
+        stage.lines([*settings[1:4], " ".join([f"columns: {', '.join(columns)}"])])
+        with Path(CITY, "duizhang.toml").open("a", encoding="utf-8") as file:
+            file.write("\n".join(["", *settings, *columns]) + "\n")
+        status = stage.document("-C", PROVINCE, "chain", "status")
+        facts |= {"chain_id": status["chain_id"], "contract": status["contract"]}
+
+
+def _deliver(stage: Stage, cast: Cast) -> None:
+    deliveries, catalog = cast.deliveries, cast.catalog
+    batches = (
+        ("B1", len(deliveries.first), "新登记", "new rows"),
+        ("B2", len(deliveries.changed), "新版本（注册资金变更）", "new versions (another capital)"),
+        ("B3", len(deliveries.withdrawn), "撤回（operation、reason 两列）", "withdrawals (columns operation and reason)"),
+    )
+    write_upserts(Path("B1.csv"), catalog, deliveries.first)
+    write_upserts(Path("B2.csv"), catalog, deliveries.changed)
+    write_withdrawals(Path("B3.csv"), catalog, deliveries.withdrawn)
+    with stage.chapter("三次下发：省方上链，市方入库后上链", "three deliveries, anchored by both") as facts:
+        for number, count, zh, en in batches:
+            stage.tell(f"{number}.csv：{count} 条{zh}", f"{number}.csv: {count} {en}")
+            stage.command("-C", PROVINCE, "send", CATALOG, f"{number}.csv", "--batch", number, "--to", CITY)
+            stage.command("-C", CITY, "receive", CATALOG, f"{number}.csv", "--batch", number, "--from", PROVINCE, "--load")
+        stage.command("-C", CITY, "reconcile", CATALOG)
+        facts["matched"] = _matched(stage, deliveries)
+
+
+def _matched(stage: Stage, deliveries: Deliveries) -> int:
+    """Every record that the city should hold matches, and it holds no other; returns their number."""
+    report = stage.document("-C", CITY, "reconcile", CATALOG)
+    counts = report["counts"]
+    stage.expect(
+        report["verdict"] == "matched"
+        and counts["source"] == counts["ledger"] == counts["matched"] == deliveries.held
+        and not report["findings"],
+        f"应有 {deliveries.held} 条全部一致，实为 {report['verdict']}，{counts}",
+        f"{deliveries.held} records should match; the verdict is {report['verdict']}, {counts}",
+    )
+    stage.good(
+        f"市库 {deliveries.held} 行与链上存证逐条一致，两个根相同",
+        f"all {deliveries.held} rows of the city match what is on the chain; both roots are equal",
+    )
+    return deliveries.held
+
+
+def _damage(stage: Stage, planned: Sequence[Damage]) -> None:
+    with stage.chapter("绕过台账改库：七种破坏", "behind the ledger's back: seven kinds of damage") as facts:
+        stage.tell(
+            f"有库权限的人直接写 SQL，台账毫不知情（sqlite3 {CITY_DB}）：",
+            f"Somebody with access to the database writes SQL, the ledger knows nothing of it (sqlite3 {CITY_DB}):",
+        )
+        stage.sql(CITY_DB, [(f"{_kind(damage)}{say('：', ': ')}{say(damage.zh, damage.en)}", damage.sql) for damage in planned])
+        facts["planted"] = [{"kind": damage.kind, "key": {"uscc": damage.key}} for damage in planned]
+
+
+def _kind(damage: Damage) -> str:
+    return say(CHINESE[Kind(damage.kind)], damage.kind)
+
+
+def _find(stage: Stage, cast: Cast, planned: Sequence[Damage]) -> None:
+    with stage.chapter("对账：逐条找出", "reconciling names every row") as facts:
+        stage.command("-C", CITY, "reconcile", CATALOG, expect=1)
+        report = stage.document("-C", CITY, "reconcile", CATALOG, expect=1, shown=True)
+        unseen, unplanned = differences(planned, report["findings"])
+        facts |= {"reported": len(report["findings"]), "not_reported": unseen, "not_planted": unplanned}
+        stage.expect(
+            not unseen and not unplanned and report["verdict"] == "differences",
+            f"未报出：{'、'.join(unseen) or '无'}；多报：{'、'.join(unplanned) or '无'}；结论 {report['verdict']}",
+            f"not reported: {', '.join(unseen) or 'none'}; reported but not planted: {', '.join(unplanned) or 'none'}; verdict "
+            f"{report['verdict']}",
+        )
+        kinds = len({damage.kind for damage in planned})
+        stage.good(
+            f"退出码 1；种下 {len(planned)} 处（{kinds} 种），报出 {len(planned)} 处：类型和主键逐一相符，不漏不多",
+            f"exit code 1; {len(planned)} planted in {kinds} kinds, {len(planned)} reported: kinds and keys agree, none is left "
+            "out and none is too many",
+        )
+
+
+def _repair(stage: Stage, cast: Cast, planned: Sequence[Damage]) -> None:
+    with stage.chapter("按下发内容改正，再对账", "put right from what was delivered") as facts:
+        stage.sql(CITY_DB, [("", damage.repair) for damage in planned])
+        stage.command("-C", CITY, "reconcile", CATALOG)
+        facts["matched"] = _matched(stage, cast.deliveries)
+
+
+def _end(stage: Stage) -> None:
+    with stage.chapter("收尾，以及接下来可以试什么", "the end, and what to try next"):
+        stage.command("-C", PROVINCE, "chain", "down")
