@@ -16,11 +16,11 @@ from sqlalchemy import select
 from ledger.batch.book import now
 from ledger.batch.intake import FileOptions
 from ledger.batch.job import Job
-from ledger.batch.receive import Delivered, Received, expect, is_open, land, take_file
-from ledger.batch.seal import Anchored, seal
 from ledger.catalog import Catalog
+from ledger.delivery.receive import Delivered, Received, expect, is_open, land, take_file
 from ledger.errors import LedgerError
 from ledger.reconcile.source import Reconciliation, reconcile
+from ledger.sealing import Anchored, seal
 from ledger.store import models
 from ledger.store.files import os_errors, sync_folder
 

@@ -13,6 +13,7 @@ from ledger.batch.history import History
 from ledger.batch.intake import FileOptions, bad_rows, build_from_file
 from ledger.catalog import Catalog
 from ledger.keys import ExchangeKey
+from ledger.progress import watched
 from ledger.source.csvfile import open_csv
 from ledger.workspace import OWN, Workspace
 
@@ -36,7 +37,7 @@ def digest(workspace: Workspace, catalog: Catalog, file: FileOptions | None, par
     if file is None:
         builder = Builder(catalog, key.for_catalog(catalog))
         with workspace.open_source(catalog) as table:
-            for chunk in table.scan():
+            for chunk in watched("读取数据源", "reading the source", table.scan()):
                 builder.add(chunk)
             if builder.bad:
                 raise bad_rows(builder.bad, table.where)

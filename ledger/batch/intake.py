@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ledger.batch.build import BadRow, Builder, Built
 from ledger.errors import InputError
+from ledger.progress import watched
 from ledger.source.csvfile import CsvFile
 from ledger.store.files import write_atomic
 
@@ -39,7 +40,7 @@ def build_from_file(file: CsvFile, builder: Builder, quarantine: Path | None) ->
             "the quarantine file exists and is not overwritten; name another or move it away",
             str(quarantine),
         )
-    for chunk in file.scan():
+    for chunk in watched("读取文件", "reading the file", file.scan()):
         builder.add(chunk)
     if builder.bad and quarantine is None:
         raise bad_rows(builder.bad, file.where)

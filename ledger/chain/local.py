@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
@@ -164,7 +165,10 @@ class LocalChain:
     def _start(self, chain_id: int, preferred: int, dump: Path | None) -> nodes.Node:
         for _ in range(_STARTS):
             # Free now, perhaps taken by another program before the node gets it: then the node ends, and we try again.
-            nodes.start(self.home, chain_id, nodes.free_port(preferred), dump, self._log)
+            try:
+                nodes.start(self.home, chain_id, nodes.free_port(preferred), dump, self._log)
+            except (OSError, subprocess.SubprocessError) as error:
+                raise _unusable(self.home, error) from error
             node = self._ready(chain_id)
             if node is not None:
                 return node

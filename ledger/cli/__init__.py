@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from ledger.cli import speech
+from ledger.cli.watch import on_a_terminal
 from ledger.errors import LedgerError
 
 
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             build_parser().print_help()
             return 2
         run = importlib.import_module(f"ledger.cli.{args.module}").run
-        code = int(run(args))
+        with on_a_terminal():
+            code = int(run(args))
         sys.stdout.flush()
         return code
     except LedgerError as error:

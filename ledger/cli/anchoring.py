@@ -10,8 +10,8 @@ from ledger.cli.speech import note, print_json, say
 from ledger.cli.workspace import job
 
 if TYPE_CHECKING:
-    from ledger.batch.seal import Anchored
     from ledger.catalog import Catalog
+    from ledger.sealing import Anchored
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,8 +20,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _anchor(args: argparse.Namespace) -> int:
-    from ledger.batch.seal import seal
     from ledger.reconcile.findings import Verdict
+    from ledger.sealing import seal
 
     sealed: list[tuple[Catalog, Anchored | None, Verdict]] = []
     with job(args) as opened:
@@ -55,7 +55,7 @@ def _anchor(args: argparse.Namespace) -> int:
 
 
 def _consent(args: argparse.Namespace) -> int:
-    from ledger.batch.seal import accept, withdraw
+    from ledger.sealing import accept, withdraw
 
     act = accept if args.command == "accept" else withdraw
     with job(args) as opened:

@@ -13,8 +13,8 @@ from ledger.errors import NotBuiltError
 
 if TYPE_CHECKING:
     from ledger.batch.intake import FileOptions
-    from ledger.batch.receive import Received
     from ledger.chain.registry import AnchorRecord
+    from ledger.delivery.receive import Received
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def anchor_json(record: AnchorRecord | None) -> dict[str, object] | None:
 
 
 def _send(args: argparse.Namespace) -> int:
-    from ledger.batch.send import send
+    from ledger.delivery.send import send
 
     with job(args) as opened:
         catalog = opened.workspace.catalog(args.catalog)
@@ -86,7 +86,7 @@ def _send(args: argparse.Namespace) -> int:
 
 
 def _receive(args: argparse.Namespace) -> int:
-    from ledger.batch.receive import receive
+    from ledger.delivery.receive import receive
 
     if args.final:
         raise NotBuiltError("receive --final")

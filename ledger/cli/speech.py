@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from ledger.errors import LedgerError
@@ -56,7 +55,9 @@ def error_json(code: str, text: str, where: str) -> dict[str, object]:
 
 def width(text: str) -> int:
     """Columns that `text` takes on a terminal: wide characters take two, combining marks none."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -89,7 +89,8 @@ def plan_damage(deliveries: Deliveries, table: Table) -> list[Damage]:
     row = next(fresh)
     alter(row, {"capital": _other(row["capital"], "98,000(万元人民币)", "99,000(万元人民币)")}, "改注册资金", "another capital")
     row = next(fresh)
-    alter(row, {"name": row["name"].replace("公司", "集团公司", 1) + "（更名）"}, "改企业名称", "another name")
+    name = row["name"].replace("有限公司", "集团有限公司", 1)
+    alter(row, {"name": _other(row["name"], name, f"{name}（更名）")}, "改企业名称", "another name")
     row = next(fresh)
     values = {
         "registered_on": _other(row["registered_on"], "2001-01-01", "2002-02-02"),
@@ -102,7 +103,7 @@ def plan_damage(deliveries: Deliveries, table: Table) -> list[Damage]:
         plant(
             "stale",
             row["uscc"],
-            "改回 B2 之前的旧版本",
+            "改回 B2 之前的值",
             "the version before B2 put back",
             table.update(row["uscc"], {"capital": first[row["uscc"]]["capital"]}),
             table.update(row["uscc"], {"capital": row["capital"]}),
@@ -113,7 +114,7 @@ def plan_damage(deliveries: Deliveries, table: Table) -> list[Damage]:
     plant(
         "unanchored",
         forged["uscc"],
-        "伪造一家省里从未下发的企业",
+        "伪造的企业",
         "a forged company that was never sent",
         table.insert(forged),
         table.delete(forged["uscc"]),
@@ -124,7 +125,7 @@ def plan_damage(deliveries: Deliveries, table: Table) -> list[Damage]:
     plant(
         "not_withdrawn",
         gone["uscc"],
-        "把已撤回的企业放回去",
+        "放回已撤回的企业",
         "a withdrawn company put back",
         table.insert(gone),
         table.delete(gone["uscc"]),
@@ -133,7 +134,7 @@ def plan_damage(deliveries: Deliveries, table: Table) -> list[Damage]:
     plant(
         "unreadable",
         row["uscc"],
-        "写入不存在的日期",
+        "不存在的日期",
         "a date that does not exist",
         table.update(row["uscc"], {"registered_on": "2003-02-30"}),
         table.update(row["uscc"], {"registered_on": row["registered_on"]}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -83,16 +84,21 @@ class Stage:
         self._print(*(self._paint("32", line) for line in _wrapped(f"✓ {say(zh, en)}", self._columns, "  ")))
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Lines shown as they are, indented."""
+        """Lines shown as they are, indented; a line of a table (two spaces in it) is left whole."""
         for line in lines:
-            self._print(*_wrapped(f"    {line}", self._columns, "        "))
+            self._print(*([f"  {line}"] if "  " in line.strip() else _wrapped(f"  {line}", self._columns, "      ")))
 
-    def command(self, *words: str, expect: int = 0) -> None:
-        """Show and run a command line; ExpectationError unless it ends with exit code `expect`."""
+    def command(self, *words: str, expect: int = 0, show: int | None = None) -> None:
+        """Show and run a command line, with the first `show` lines of what it prints (None: all).
+
+        ExpectationError unless it ends with exit code `expect`.
+        """
         self._print(self._paint("36", f"$ duizhang {shlex.join(words)}"))
         both = io.StringIO()
         code = self._run(words, both, both)
-        self.lines(both.getvalue().splitlines())
+        printed = both.getvalue().splitlines()
+        failed = code != expect
+        self.lines(printed if failed or show is None else printed[:show])
         self._check(words, code, expect, "")
 
     def document(self, *words: str, expect: int = 0, shown: bool = False) -> dict[str, Any]:
@@ -109,8 +115,8 @@ class Stage:
         """Show and run (what it is, statement) one after another, in one transaction, as anybody with access could."""
         with closing(sqlite3.connect(database)) as connection, connection:
             for what, statement in statements:
-                line = f"sqlite> {statement};" + (f"  -- {what}" if what else "")
-                self._print(*_wrapped(line, self._columns, "   ...> "))
+                line = f"{statement};" + (f" -- {what}" if what else "")
+                self._print(*_wrapped(f"  {line}", self._columns, "      ", at_spaces=True))
                 connection.execute(statement)
 
     def expect(self, holds: bool, zh: str, en: str) -> None:
@@ -140,17 +146,20 @@ class Stage:
             print(*lines, sep="\n", flush=True)
 
 
-def _wrapped(text: str, columns: int, indent: str) -> list[str]:
-    """`text` broken at spaces into lines of at most `columns` where it can be; later lines begin with `indent`."""
-    head = text[: len(text) - len(text.lstrip(" "))]
-    first, *rest = text[len(head) :].split(" ")
-    lines, line = [], head + first
-    for word in rest:
-        if width(line) + 1 + width(word) > columns:
+# Where a line may end: at spaces, and after a wide character with the punctuation that belongs to it.
+_UNITS = re.compile(r" +|[⺀-\uffff][，。；：、）”]*|[^ ⺀-\uffff]+")
+
+
+def _wrapped(text: str, columns: int, indent: str, *, at_spaces: bool = False) -> list[str]:
+    """`text` in lines of at most `columns` where that can be; later lines begin with `indent`."""
+    units = re.findall(r" +|[^ ]+", text) if at_spaces else _UNITS.findall(text)
+    lines, line = [], ""
+    for unit in units:
+        if line.strip() and width(line) + width(unit.rstrip()) > columns:
             lines.append(line.rstrip())
-            line = indent + word
+            line = indent + unit.lstrip()
         else:
-            line = f"{line} {word}"
+            line += unit
     return [*lines, line.rstrip()]
 
 

@@ -32,9 +32,7 @@ class Opener:
 
     def keys(self, batch: models.Batch, told: Descriptor) -> CatalogKeys:
         """The keys of a batch; InputError `key.wrong`, `catalog.changed` or any other that keeps them from being had."""
-        party = batch.receiver_party if batch.sender_party == self.workspace.party else batch.sender_party
-        if not batch.receiver_party:
-            party = OWN
+        party = key_party(self.workspace.party, batch)
         known = (party, told.key_id, told.catalog_digest)
         if known not in self._keys:
             key = self.workspace.key_by_id(party, told.key_id)
@@ -53,6 +51,13 @@ class Opener:
                 str(self.workspace.catalogs[told.catalog_id].path),
             )
         return catalog
+
+
+def key_party(own: str, batch: models.Batch) -> str:
+    """The folder under keys/ of the key that a batch's entries were made with."""
+    if not batch.receiver_party:
+        return OWN
+    return batch.receiver_party if batch.sender_party == own else batch.sender_party
 
 
 class _Some:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ledger.batch.book import Book
 from ledger.chain.account import account_address, read_password
 from ledger.errors import InputError
-from ledger.fsck.archives import Opener, check_archive
+from ledger.fsck.archives import Opener, check_archive, key_party
 from ledger.fsck.report import Check, Remark, Report
 from ledger.fsck.tables import Tables
 from ledger.keys import parse_key
@@ -57,13 +57,6 @@ def check_counterparties(check: Check, workspace: Workspace, tables: Tables) -> 
                     f"the store has batches with {party}, and there is no key shared with it",
                     str(path),
                 )
-
-
-def key_party(own: str, batch: models.Batch) -> str:
-    """The folder under keys/ of the key that a batch's entries were made with."""
-    if not batch.receiver_party:
-        return OWN
-    return batch.receiver_party if batch.sender_party == own else batch.sender_party
 
 
 def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables, progress: Progress) -> None:

@@ -76,9 +76,7 @@ def _rules(table: Table) -> list[tuple[str, str]]:
                 (str(constraint.name), f'SELECT rowid FROM "{table.name}" WHERE NOT ({constraint.sqltext})')  # noqa: S608
             )
         elif isinstance(constraint, UniqueConstraint):
-            keys.append(
-                (str(constraint.name or "unique"), [str(column.name) for column in constraint.columns], "")
-            )
+            keys.append((str(constraint.name or "unique"), [str(column.name) for column in constraint.columns], ""))
     for index in table.indexes:
         if index.unique:
             where = index.dialect_options["sqlite"]["where"]

@@ -15,6 +15,7 @@ from ledger.catalog import Catalog
 from ledger.errors import LedgerError, NotBuiltError, StoreError
 from ledger.kernel.entries import Kernel
 from ledger.keys import CatalogKeys
+from ledger.progress import watched
 from ledger.reconcile.compare import Comparer, Comparison
 from ledger.reconcile.findings import Counts, Finding, Verdict
 from ledger.source.source import Source
@@ -97,7 +98,7 @@ def read_and_compare(job: Job, catalog: Catalog, *, show_values: bool = False) -
                 removed=removed,
                 show_values=show_values,
             )
-            for chunk in table.scan():
+            for chunk in watched("比对数据源", "comparing the source", table.scan()):
                 comparer.add(len(chunk), chunk.numbers, kernel.run(chunk))
             comparison = comparer.finish()
         if not comparison.counts.balanced:

@@ -25,6 +25,7 @@ from ledger.chain.transactions import (
     Signed,
     deploy_data,
     encode_anchor,
+    encode_move,
     encode_register,
     prepare,
     send_raw,
@@ -145,3 +146,17 @@ def deployed(chain: LocalChain) -> Deployed:
     ready.act(encode_register("guangzhou", ready.address))
     chain.checkpoint()
     return ready
+
+
+@pytest.fixture
+def busy(deployed: Deployed) -> Deployed:
+    """Two parties; guangzhou moved once, anchored four times, one of them a revision; foshan anchored the same batch."""
+    foshan = Account.create()
+    deployed.act(encode_register("foshan", foshan.address))
+    deployed.anchor(claim(b"a", size=5, root_=root(1)), claim(b"b", size=0, root_=hashlib.sha256(b"").hexdigest()))
+    deployed.act(encode_anchor([claim(b"a", size=6, root_=root(2))]), account=foshan)
+    moved = Account.create()
+    deployed.act(encode_move(moved.address))
+    deployed.account = moved
+    deployed.anchor(claim(b"a", 1, 7, root(3), b"s" * 288), claim(b"c" * 1024))
+    return deployed

@@ -18,7 +18,7 @@ KEY = ExchangeKey(bytes(range(32)))
 EVERY_TYPE = """
 id = "every"
 version = 3
-key = ["no", "office"]
+key = ["office", "no"]
 subject = { field = "holder", visibility = "public", public_pattern = "9[13][0-9A-Z]{2}" }
 utc_offset = "+08:00"
 field = [

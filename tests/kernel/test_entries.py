@@ -81,7 +81,8 @@ def test_a_row_the_source_refused_keeps_the_sources_reason_and_its_key(
 def test_withdrawals_never_become_records_whatever_their_other_fields_hold(
     run: Callable[..., Result], every_type: Catalog
 ) -> None:
-    result = run(every_type, [GOOD, changed(no="2", decided="not a date")], withdrawals={1: "revoked"})
+    rows = [GOOD, changed(no="2", decided="not a date"), changed(no="3")]
+    result = run(every_type, rows, withdrawals={1: "revoked", 2: "revoked"})
     assert result.rows.tolist() == [0]
     assert result.refused == {}
 

@@ -141,9 +141,12 @@ def test_every_character_of_the_first_two_planes_is_treated_as_the_reference_doe
 
 
 DAYS = [
-    f"{y}{s}{m:02d}{s}{d:02d}"
-    for y, m, d, s in itertools.product(
-        ("0000", "0001", "0004", "0100", "1900", "2000", "2023", "2024", "9998", "9999"), range(14), range(33), "-/"
+    f"{y}{s}{m:02d}{t}{d:02d}"
+    for y, m, d, (s, t) in itertools.product(
+        ("0000", "0001", "0004", "0100", "1900", "2000", "2023", "2024", "9998", "9999"),
+        range(14),
+        range(33),
+        ("--", "//", "-/", "/-"),
     )
 ]
 
@@ -162,6 +165,13 @@ def test_every_day_with_a_time_is_treated_as_the_reference_does(offset: str, clo
     )
     values: list[str | None] = [day + clock for day in DAYS]
     assert column_forms(catalog.fields[0], catalog, values) == reference_forms(catalog.fields[0], catalog, values)
+
+
+def test_times_of_every_form_keep_their_rows_in_one_column(every_type: Catalog) -> None:
+    forms = ["2024-01-02 03:04:05", "2024/01/03T03:04:05Z", "2024-01-04 03:04", "", "2024-01-05 03:04:05+00:00"]
+    values: list[str | None] = [form.replace("03:04", f"03:{minute:02d}") for minute in range(60) for form in forms]
+    field = Field("field", "datetime")
+    assert column_forms(field, every_type, values) == reference_forms(field, every_type, values)
 
 
 @pytest.mark.parametrize("scale", [0, 1, 2, 38])

@@ -9,10 +9,10 @@ from ledger.batch.book import save_batch
 from ledger.batch.build import Builder, Built
 from ledger.batch.intake import FileOptions, bad_rows, build_from_file
 from ledger.batch.job import Job
-from ledger.batch.landing import batch_mask
 from ledger.batch.stream import StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
+from ledger.delivery.landing import batch_mask
 from ledger.descriptor import batch_number
 from ledger.errors import InputError
 from ledger.source.csvfile import open_csv

@@ -19,11 +19,11 @@ from ledger.batch.build import Builder, Built, result_of
 from ledger.batch.history import History, Version
 from ledger.batch.intake import FileOptions, build_from_file
 from ledger.batch.job import Job
-from ledger.batch.landing import Expected, Landing, Tags, start_landing
 from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
 from ledger.config import SourceConfig
+from ledger.delivery.landing import Expected, Landing, Tags, start_landing
 from ledger.descriptor import batch_number
 from ledger.errors import InputError
 from ledger.kernel.entries import Kernel

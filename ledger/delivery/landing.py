@@ -21,6 +21,7 @@ from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
 from ledger.kernel.sorting import TAG, EntryIndex
 from ledger.keys import CatalogKeys
+from ledger.progress import watched
 from ledger.source.source import Source
 
 Tags = npt.NDArray[np.uint8]
@@ -64,7 +65,7 @@ class Landing:
 
     def rows(self, source: Source) -> Iterator[tuple[Chunk, Result]]:
         """The landed rows, chunk by chunk; unreadable ones stand in the result's `refused`."""
-        for chunk in source.scan():
+        for chunk in watched("查看入库情况", "looking at what landed", source.scan()):
             result = self.kernel.run(chunk)
             keep = self._landed(chunk, result)
             yield chunk, result_of(result, keep)

@@ -1,0 +1,7 @@
+"""`python -m ledger.cli`: the same as the command `duizhang`."""
+
+import sys
+
+from ledger.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""A delivery from both sides: what the sender announces, what the receiver finds landed."""
