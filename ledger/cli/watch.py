@@ -19,28 +19,36 @@ def on_a_terminal() -> Iterator[None]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.completed:,}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    tasks: dict[str, TaskID] = {}
+    def new_bar() -> Progress:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TextColumn("{task.completed:,}"),
+            TimeElapsedColumn(),
+        )
+        return Progress(*columns, console=Console(stderr=True), transient=True)
+
+    running: dict[str, tuple[Progress, TaskID]] = {}
 
     def hear(zh: str, en: str, rows: int | None) -> None:
         if rows is None:
-            if en in tasks:
-                bar.remove_task(tasks.pop(en))
+            # Gone before the answer is printed.
+            if en in running:
+                running.pop(en)[0].stop()
             return
-        if en not in tasks:
-            tasks[en] = bar.add_task(say(zh, en), total=None)
-        bar.update(tasks[en], completed=rows)
+        if en not in running:
+            for bar, _ in running.values():
+                bar.stop()
+            bar = new_bar()
+            running[en] = bar, bar.add_task(say(zh, en), total=None)
+            bar.start()
+        bar, task = running[en]
+        bar.update(task, completed=rows)
 
-    with bar:
-        progress.listen(hear)
-        try:
-            yield
-        finally:
-            progress.listen(None)
+    progress.listen(hear)
+    try:
+        yield
+    finally:
+        progress.listen(None)
+        for bar, _ in running.values():
+            bar.stop()
