@@ -87,7 +87,12 @@ def plan_damage(deliveries: Deliveries, table: Table) -> list[Damage]:
         plant("altered", row["uscc"], zh, en, table.update(row["uscc"], values), table.update(row["uscc"], delivered))
 
     row = next(fresh)
-    alter(row, {"capital": _other(row["capital"], "98,000(万元人民币)", "99,000(万元人民币)")}, "改注册资金", "another capital")
+    alter(
+        row,
+        {"capital": _other(row["capital"], "98,000(万元人民币)", "99,000(万元人民币)")},
+        "改注册资金",
+        "another capital",
+    )
     row = next(fresh)
     name = row["name"].replace("有限公司", "集团有限公司", 1)
     alter(row, {"name": _other(row["name"], name, f"{name}（更名）")}, "改企业名称", "another name")

@@ -2,5 +2,7 @@ from __future__ import annotations
 
 from ledger.demo.stage import Stage
 
-FORGER="forger"
+FORGER = "forger"
+
+
 def prove(stage: Stage, catalog, province, city, row) -> None: ...

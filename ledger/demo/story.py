@@ -70,7 +70,9 @@ def _folder(keep: Path | None) -> Path:
         keep.mkdir(parents=True, exist_ok=True)
         empty = not any(keep.iterdir())
     except OSError as cause:
-        raise InputError("demo.keep", f"目录不可用：{cause}", f"the folder cannot be used: {cause}", str(keep)) from cause
+        raise InputError(
+            "demo.keep", f"目录不可用：{cause}", f"the folder cannot be used: {cause}", str(keep)
+        ) from cause
     if not empty:
         raise InputError("demo.keep", "目录须为空", "the folder must be empty", str(keep))
     return keep.resolve()
@@ -149,7 +151,12 @@ def _deliver(stage: Stage, cast: Cast) -> None:
     batches = (
         ("B1", len(deliveries.first), "新登记", "new rows"),
         ("B2", len(deliveries.changed), "新版本（注册资金变更）", "new versions (another capital)"),
-        ("B3", len(deliveries.withdrawn), "撤回（operation、reason 两列）", "withdrawals (columns operation and reason)"),
+        (
+            "B3",
+            len(deliveries.withdrawn),
+            "撤回（operation、reason 两列）",
+            "withdrawals (columns operation and reason)",
+        ),
     )
     write_upserts(Path("B1.csv"), catalog, deliveries.first)
     write_upserts(Path("B2.csv"), catalog, deliveries.changed)
@@ -161,7 +168,9 @@ def _deliver(stage: Stage, cast: Cast) -> None:
             # Once in full; the later ones say the same.
             show = None if number == "B1" else 1
             stage.command("-C", PROVINCE, "send", CATALOG, file, "--batch", number, "--to", CITY, show=show)
-            stage.command("-C", CITY, "receive", CATALOG, file, "--batch", number, "--from", PROVINCE, "--load", show=show)
+            stage.command(
+                "-C", CITY, "receive", CATALOG, file, "--batch", number, "--from", PROVINCE, "--load", show=show
+            )
         stage.command("-C", CITY, "reconcile", CATALOG)
         facts["matched"] = _matched(stage, deliveries)
 
@@ -190,7 +199,10 @@ def _damage(stage: Stage, planned: Sequence[Damage]) -> None:
             f"有库权限的人直接写 SQL，台账毫不知情（sqlite3 {CITY_DB}）：",
             f"Somebody with access to the database writes SQL, the ledger knows nothing of it (sqlite3 {CITY_DB}):",
         )
-        stage.sql(CITY_DB, [(f"{_kind(damage)}{say('：', ': ')}{say(damage.zh, damage.en)}", damage.sql) for damage in planned])
+        stage.sql(
+            CITY_DB,
+            [(f"{_kind(damage)}{say('：', ': ')}{say(damage.zh, damage.en)}", damage.sql) for damage in planned],
+        )
         facts["planted"] = [{"kind": damage.kind, "key": {"uscc": damage.key}} for damage in planned]
 
 

@@ -32,7 +32,7 @@ def _is_empty(path: Path) -> bool:
     """True for a database without a single table: an older version has some, so this one lost them."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
-            return connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+            return not connection.execute("SELECT name FROM sqlite_master").fetchall()
     except sqlite3.Error:
         return False
 

@@ -105,9 +105,8 @@ def _check_claims(check: Check, party: str, tables: Tables, view: RegistryView) 
         _check_addresses(check, batch_row, view, tables.name(batch_row.id))
     claimed = {claim.entry_set_id for claim in tables.claims}
     for entry_set in tables.sets.values():
-        batch = tables.batches.get(entry_set.batch_id)
-        ours = batch is not None and _author(batch, entry_set) == party
-        if ours and entry_set.id not in claimed:
+        owner = tables.batches.get(entry_set.batch_id)
+        if owner is not None and _author(owner, entry_set) == party and entry_set.id not in claimed:
             check.broken(
                 "claim.missing",
                 "本方的条目集没有上链登记",
@@ -116,8 +115,8 @@ def _check_claims(check: Check, party: str, tables: Tables, view: RegistryView) 
             )
     for claim in tables.claims:
         where = f"claim {claim.id} · {tables.name(claim.batch_id)}"
-        batch, entry_set = tables.batches.get(claim.batch_id), tables.sets.get(claim.entry_set_id)
-        if batch is None or entry_set is None or entry_set.batch_id != claim.batch_id:
+        batch, claimed_set = tables.batches.get(claim.batch_id), tables.sets.get(claim.entry_set_id)
+        if batch is None or claimed_set is None or claimed_set.batch_id != claim.batch_id:
             check.broken(
                 "claim.dangling",
                 "上链登记所指的批次或条目集不存在",
@@ -125,7 +124,7 @@ def _check_claims(check: Check, party: str, tables: Tables, view: RegistryView) 
                 where,
             )
             continue
-        author = _author(batch, entry_set)
+        author = _author(batch, claimed_set)
         if author != party:
             check.broken(
                 "claim.not_ours",
@@ -135,9 +134,9 @@ def _check_claims(check: Check, party: str, tables: Tables, view: RegistryView) 
             )
             continue
         if claim.state == "confirmed":
-            _check_confirmed(check, claim, entry_set, view, party, where)
+            _check_confirmed(check, claim, claimed_set, view, party, where)
         elif claim.state in OPEN:
-            _check_open(check, claim, entry_set, view, party, where)
+            _check_open(check, claim, claimed_set, view, party, where)
         else:
             check.notes.append(
                 Remark(
