@@ -65,7 +65,7 @@ class Descriptor:
 def parse_descriptor(data: bytes, where: str = "") -> Descriptor:
     """The descriptor in `data`, every form of F7 checked.
 
-    InputError `descriptor.size .encoding .json .repeated_member .number .not_canonical .members` or, for a member that
+    InputError `descriptor.size .encoding .depth .json .repeated_member .number .not_canonical .members` or, for a member that
     strays from its form, `descriptor.<member>`. `encode` of the result is `data`.
     """
     top = jcs.load(data, KIND, where)

@@ -8,6 +8,7 @@ different byte strings never mean the same thing, and an edited character is eit
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -17,6 +18,11 @@ from ledger.errors import InputError
 
 MAX_INTEGER = 2**53 - 1
 """Largest integer that JCS can write exactly (RFC 8785 section 3.2.2.3, I-JSON)."""
+MAX_DEPTH = 16
+"""Lists and objects within each other; no format of ours goes past 5. Not left to the JSON parser: libraries raise
+Python's recursion limit, and then hostile nesting ends the process instead of the parse."""
+TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+"""A string, or a bracket outside of strings; possessive, so that it never goes back over a long string."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def dump(value: Any) -> bytes:
 def load(data: bytes, kind: Kind, where: str = "") -> Any:
     """The value of `data`, which must be exactly `dump(value)` (with `kind.line_feed`: plus one line feed).
 
-    InputError `<kind>.size`, `.encoding`, `.json`, `.repeated_member`, `.number` or `.not_canonical`.
+    InputError `<kind>.size`, `.encoding`, `.depth`, `.json`, `.repeated_member`, `.number` or `.not_canonical`.
     """
     if len(data) > kind.limit:
         raise kind.refuse(
@@ -70,6 +76,9 @@ def load(data: bytes, kind: Kind, where: str = "") -> Any:
         raise kind.refuse(
             "encoding", f"第 {error.start} 字节处不是 UTF-8", f"not UTF-8 at byte {error.start}", where
         ) from error
+
+    if _depth(text) > MAX_DEPTH:
+        raise kind.refuse("depth", f"嵌套超过 {MAX_DEPTH} 层", f"nested more than {MAX_DEPTH} deep", where)
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -99,12 +108,12 @@ def load(data: bytes, kind: Kind, where: str = "") -> Any:
         value = json.loads(
             text, object_pairs_hook=members, parse_float=no_fraction, parse_int=whole, parse_constant=no_fraction
         )
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else f"{error.msg} at character {error.pos}"
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at character {error.pos}"
         raise kind.refuse("json", f"不是合法的 JSON（{reason}）", f"not JSON: {reason}", where) from error
     try:
         same = dump(value) == body
-    except (ValueError, RecursionError):
+    except ValueError:
         same = False
     if not same:
         raise kind.refuse(
@@ -114,3 +123,14 @@ def load(data: bytes, kind: Kind, where: str = "") -> Any:
             where,
         )
     return value
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for token in TOKEN.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in "]}":
+            depth -= 1
+    return deepest

@@ -149,7 +149,7 @@ class _Reader:
 def parse_proof(data: bytes, where: str = "") -> ProofFile:
     """The proof file in `data`.
 
-    InputError `proof.<rule>` (`size encoding json repeated_member number not_canonical format kind members type length
+    InputError `proof.<rule>` (`size encoding depth json repeated_member number not_canonical format kind members type length
     form range party_twice`), or as `from_declaration` and `parse_descriptor` raise. The opened record is not read yet:
     `check_record` does, once the catalog is known to be the anchored one.
     """

@@ -37,7 +37,8 @@ State = Literal[
     "unannounced",  # the receiver anchored, the sender has not
     "roots_equal",  # both sides anchored the same size and root
     "roots_differ",
-    "unknown",  # the chain could not be read
+    "refused",  # on chain, but readers do not count it
+    "unknown",  # the chain could not be read, or does not show what it should: see fsck
 ]
 
 
@@ -185,7 +186,8 @@ def _streams(party: str, known: _Known, streams: Streams | None) -> tuple[Stream
         if streams is not None and batch.id in streams.by_batch:
             continue
         stream = StreamId(batch.catalog_id, batch.sender_party, batch.receiver_party)
-        found.setdefault(stream, []).append(_in_store(known, batch, chain_read=streams is not None))
+        refused = streams is not None and any(it.batch_id == batch.id for it in streams.refused)
+        found.setdefault(stream, []).append(_in_store(known, batch, refused=refused))
     return tuple(
         StreamState(stream.catalog_id, stream.sender, stream.receiver, tuple(batches))
         for stream, batches in sorted(found.items(), key=lambda item: item[0])
@@ -222,8 +224,8 @@ def _on_chain(party: str, batch: AnnouncedBatch) -> BatchState:
     )
 
 
-def _in_store(known: _Known, batch: models.Batch, *, chain_read: bool) -> BatchState:
-    """A batch the chain does not show: not anchored yet, or the chain could not be read."""
+def _in_store(known: _Known, batch: models.Batch, *, refused: bool) -> BatchState:
+    """A batch that no stream on chain shows: not anchored yet, refused, or the chain could not be read."""
     claims = known.claims.get(batch.id, [])
     last = known.sets.get(claims[-1].entry_set_id) if claims else None
     confirmed = [claim for claim in claims if claim.state == "confirmed"]
@@ -241,7 +243,7 @@ def _in_store(known: _Known, batch: models.Batch, *, chain_read: bool) -> BatchS
         None if last is None else last.root,
         ours,
         None,
-        "pending" if chain_read or any(claim.state in OPEN for claim in claims) else "unknown",
+        "refused" if refused else "pending" if any(claim.state in OPEN for claim in claims) else "unknown",
     )
 
 

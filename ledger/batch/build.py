@@ -21,6 +21,7 @@ from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
 from ledger.kernel.sorting import TAG, duplicate_tags, sort_entries
+from ledger.kernel.stages import Stages
 from ledger.keys import CatalogKeys
 from ledger.record import Unreadable, withdrawal
 from ledger.record import shown as shown_value
@@ -60,11 +61,16 @@ class Builder:
     """
 
     def __init__(
-        self, catalog: Catalog, keys: CatalogKeys, earlier: History | None = None, archive: ArchiveWriter | None = None
+        self,
+        catalog: Catalog,
+        keys: CatalogKeys,
+        earlier: History | None = None,
+        archive: ArchiveWriter | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self._catalog = catalog
         self._keys = keys
-        self._kernel = Kernel(catalog, keys)
+        self._kernel = Kernel(catalog, keys, stages)
         self._earlier = earlier
         self._archive = archive
         self._entries: list[npt.NDArray[np.uint8]] = []

@@ -48,7 +48,10 @@ class History:
 
     def __init__(self, batches: Sequence[tuple[Bytes2D, npt.NDArray[np.bool_]]]) -> None:
         sizes = [len(entries) for entries, _ in batches]
-        entries = np.concatenate([e for e, _ in batches]) if sizes else np.zeros((0, 64), np.uint8)
+        if len(batches) == 1:
+            entries = batches[0][0]  # no copy: the usual stream of one large batch stays one array
+        else:
+            entries = np.concatenate([np.zeros((0, 64), np.uint8), *(e for e, _ in batches)])
         withdrawn = np.concatenate([w for _, w in batches]) if sizes else np.zeros(0, np.bool_)
         batch = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -68,7 +71,10 @@ class History:
         latest = order[self._end - 1]
         self.live: npt.NDArray[np.bool_] = ~withdrawn[latest]
         self._latest = latest
-        self._index = EntryIndex(entries[latest])
+        # The index looks at the tags only; the rest of the entries need not be copied for it.
+        tags = np.zeros((len(latest), TAG.stop), np.uint8)
+        tags[:, TAG] = entries[latest, TAG]
+        self._index = EntryIndex(tags)
 
     def __len__(self) -> int:
         return len(self._start)

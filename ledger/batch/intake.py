@@ -55,7 +55,7 @@ def _quarantine(header: Sequence[str], bad: Sequence[BadRow]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow([*header, "_line", "_field", "_rule", "_reason"])
-    for row in bad:
+    for row in sorted(bad, key=lambda row: row.number):
         cells = list(row.cells or ())
         # A short row is padded, so that the four columns stand under their titles; a long one keeps all its cells.
         cells += [""] * (len(header) - len(cells))

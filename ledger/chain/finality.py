@@ -52,7 +52,7 @@ def is_final(rpc: Rpc, policy: Finality, number: int, block_hash: str) -> bool:
     Reorganised if the chain has another block, or none, at that number: then nothing of it may be relied on.
     """
     # The height first: a block that is replaced after this line has not yet been called final by it.
-    height = _final_height(rpc, policy)
+    height = final_height(rpc, policy)
     block = rpc.call("eth_getBlockByNumber", hex(number), False)
     found = str(block.get("hash")) if isinstance(block, dict) else None
     if found is None or found.lower() != block_hash.lower():
@@ -66,7 +66,8 @@ def is_final(rpc: Rpc, policy: Finality, number: int, block_hash: str) -> bool:
     return number <= height
 
 
-def _final_height(rpc: Rpc, policy: Finality) -> int:
+def final_height(rpc: Rpc, policy: Finality) -> int:
+    """The number of the newest block that is final now, -1 while none is."""
     if policy.kind != "finalized":
         return quantity(rpc.call("eth_blockNumber"), "eth_blockNumber") - policy.depth
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,7 @@ def run(args: argparse.Namespace) -> int:
     """Check the store; 0 clean, 1 damage found, 2 could not tell."""
     from ledger.fsck import fsck
 
-    shown = sys.stderr.isatty()
-    report = fsck(here(args), _progress) if shown else fsck(here(args))
-    if shown:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    report = fsck(here(args))
     if args.json:
         print_json(as_json(report))
     else:
@@ -88,7 +84,3 @@ def _list(title: str, remarks: Sequence[Remark]) -> None:
     for remark in remarks:
         place = f"{remark.where}: " if remark.where else ""
         print(f"  [{remark.code}] {place}{say(remark.zh, remark.en)}")
-
-
-def _progress(done: int, of: int) -> None:
-    print(f"\r{say('条目集', 'entry set')} {done}/{of}", end="", file=sys.stderr, flush=True)

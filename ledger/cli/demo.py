@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     with story.workplace(keep) as folder:
         facts["folder"] = str(folder) if keep else None
         try:
-            story.tell(stage, catalog, registrations, origin)
+            story.tell(stage, catalog, registrations, origin, keep=keep is not None)
         except LedgerError as error:
             if not args.json:
                 raise

@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     for later in ("with", "batch", "since", "until"):
         if getattr(args, f"later_{later}") is not None:
             raise NotBuiltError(f"reconcile --{later}")
+    if args.format in ("xlsx", "html"):
+        raise NotBuiltError(f"reconcile --format {args.format}")
     style = "json" if args.json else (args.format or "table")
-    if style in ("xlsx", "html"):
-        raise NotBuiltError(f"reconcile --format {style}")
     with job(args) as opened:
         catalog = opened.workspace.catalog(args.catalog)
         result = reconcile(opened, catalog, show_values=args.show_values)

@@ -48,6 +48,18 @@ def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+def print_bytes(data: bytes) -> None:
+    """Exactly these bytes on standard output, whatever encoding the terminal has; `data` is UTF-8."""
+    sys.stdout.flush()
+    raw = getattr(sys.stdout, "buffer", None)
+    if raw is None:
+        # A stream of text only, put there by whoever calls `main` from Python.
+        sys.stdout.write(data.decode())
+    else:
+        raw.write(data)
+        raw.flush()
+
+
 def error_json(code: str, text: str, where: str) -> dict[str, object]:
     """The error document of design section 7."""
     return {"error": {"code": code, "message": text, "where": where}}
@@ -62,7 +74,7 @@ def width(text: str) -> int:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A plain table whose columns line up under Chinese text as well; control characters are shown, never sent."""
-    cells = [[_visible(cell) for cell in row] for row in (headers, *rows)]
+    cells = [[visible(cell) for cell in row] for row in (headers, *rows)]
     widths = [max(width(row[at]) for row in cells) for at in range(len(headers))]
     lines = ["  ".join(cell + " " * (w - width(cell)) for cell, w in zip(row, widths, strict=True)) for row in cells]
     rule = "  ".join("─" * w for w in widths)
@@ -78,7 +90,8 @@ def compact(values: Mapping[str, object] | None) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _visible(cell: object) -> str:
+def visible(cell: object) -> str:
+    """`cell` on one line, control characters shown as escapes."""
     text = "" if cell is None else str(cell)
     # A value from a database must not move the operator's cursor or colour his screen.
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

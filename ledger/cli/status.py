@@ -12,7 +12,7 @@ from ledger.cli.speech import error_json, message, note, print_json, say, table
 from ledger.cli.workspace import here
 
 if TYPE_CHECKING:
-    from ledger.doctor import Diagnosis
+    from ledger.doctor.diagnosis import Diagnosis
     from ledger.status import Notice, Side, Status, StreamState
 
 
@@ -126,7 +126,8 @@ def _tell_stream(stream: StreamState) -> None:
         "unannounced": say("对方未宣告", "not announced"),
         "roots_equal": say("根一致", "roots equal"),
         "roots_differ": say("根不一致", "roots differ"),
-        "unknown": say("未知（链未读取）", "unknown (chain not read)"),
+        "refused": say("链上不计", "does not count"),
+        "unknown": say("未知", "unknown"),
     }
     rows = []
     for batch in stream.batches:

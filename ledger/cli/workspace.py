@@ -32,3 +32,13 @@ def job(args: argparse.Namespace, *, resume: bool = True) -> Iterator[Job]:
         open_job(workspace, store, resume=resume) as opened,
     ):
         yield opened
+
+
+@contextmanager
+def reading(args: argparse.Namespace) -> Iterator[Job]:
+    """A job that writes nothing: without the lock, so that it may run beside a writing one. It finishes nothing either."""
+    from ledger.batch.job import open_job
+
+    workspace = here(args)
+    with closing(workspace.open_store("read")) as store, open_job(workspace, store, resume=False) as opened:
+        yield opened

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from ledger.catalog import Catalog
 from ledger.demo.codes import credit_code
 from ledger.errors import InputError
+from ledger.record import Unreadable, normal_row
 
 Row = dict[str, str]
 """Field name of the catalog to value, as it would stand in a CSV."""
@@ -58,7 +59,7 @@ def generate(count: int = ROWS, seed: int = SEED, taken: Collection[str] = ()) -
     for row in _endless(dice):
         if len(rows) == count:
             break
-        if row["uscc"] not in codes and row["name"] not in names:
+        if row["uscc"] not in set() and row["name"] not in names:
             codes.add(row["uscc"])
             names.add(row["name"])
             rows.append(row)
@@ -104,9 +105,10 @@ def _capital(dice: random.Random) -> str:
 
 
 def read_rows(path: Path, catalog: Catalog, count: int = ROWS) -> list[Row]:
-    """The first `count` rows of a CSV in UTF-8 whose headers are the catalog's titles; other columns are left out.
+    """The first `count` rows of a CSV in UTF-8 whose headers are the catalog's titles, in normal form ("" is null).
 
-    InputError `demo.rows_<rule>`: `file` (cannot be read), `columns` (lacks one), `few` (fewer than FEWEST rows).
+    Other columns are left out. InputError `demo.rows_<rule>`: `file` (cannot be read), `columns` (lacks one), `row` (short,
+    or not readable), `few` (fewer than FEWEST rows).
     """
     titles = {field.name: field.title or field.name for field in catalog.fields}
     try:
@@ -124,7 +126,7 @@ def read_rows(path: Path, catalog: Catalog, count: int = ROWS) -> list[Row]:
             for row in reader:
                 if len(rows) == count:
                     break
-                rows.append({name: row[title] or "" for name, title in titles.items()})
+                rows.append(_read(row, titles, catalog, f"{path}:{reader.line_num}"))
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise InputError(
             "demo.rows_file",
@@ -140,3 +142,12 @@ def read_rows(path: Path, catalog: Catalog, count: int = ROWS) -> list[Row]:
             str(path),
         )
     return rows
+
+
+def _read(row: Mapping[str, str | None], titles: Mapping[str, str], catalog: Catalog, where: str) -> Row:
+    # Findings name keys in normal form; the story compares them with what it planted.
+    values = normal_row(catalog, {name: row[title] for name, title in titles.items()})
+    if isinstance(values, Unreadable) or None in (row[title] for title in titles.values()):
+        zh, en = (values.zh, values.en) if isinstance(values, Unreadable) else ("列数不足", "the row is short")
+        raise InputError("demo.rows_row", f"这一行不能用：{zh}", f"the row cannot be used: {en}", where)
+    return {name: value or "" for name, value in values.items()}

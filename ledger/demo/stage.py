@@ -83,22 +83,29 @@ class Stage:
         """A line that says an expectation held."""
         self._print(*(self._paint("32", line) for line in _wrapped(f"✓ {say(zh, en)}", self._columns, "  ")))
 
-    def lines(self, lines: Iterable[str]) -> None:
-        """Lines shown as they are, indented; a line of a table (two spaces in it) is left whole."""
+    def lines(self, lines: Iterable[str], *, clip: bool = False) -> None:
+        """Lines shown as they are, indented; a row of a table is left whole; `clip` cuts long ones instead of wrapping."""
         for line in lines:
-            self._print(*([f"  {line}"] if "  " in line.strip() else _wrapped(f"  {line}", self._columns, "      ")))
+            if clip:
+                self._print(_clipped(f"  {line}", self._columns))
+            elif len(_GAP.findall(line)) >= _GAPS:
+                self._print(f"  {line}")
+            else:
+                self._print(*_wrapped(f"  {line}", self._columns, "      "))
 
-    def command(self, *words: str, expect: int = 0, show: int | None = None) -> None:
-        """Show and run a command line, with the first `show` lines of what it prints (None: all).
+    def command(self, *words: str, expect: int = 0, show: int | None = None, clip: int = 0) -> None:
+        """Show and run a command line, with all of what it prints, or the first `show` lines, or the last ones (negative).
 
-        ExpectationError unless it ends with exit code `expect`.
+        The first `clip` lines are cut at the margin. ExpectationError unless the command ends with exit code `expect`.
         """
         self._print(self._paint("36", f"$ duizhang {shlex.join(words)}"))
         both = io.StringIO()
         code = self._run(words, both, both)
         printed = both.getvalue().splitlines()
-        failed = code != expect
-        self.lines(printed if failed or show is None else printed[:show])
+        if show is not None and code == expect:
+            printed = printed[:show] if show >= 0 else ["…", *printed[show:]]
+        self.lines(printed[:clip], clip=True)
+        self.lines(printed[clip:])
         self._check(words, code, expect, "")
 
     def document(self, *words: str, expect: int = 0, shown: bool = False) -> dict[str, Any]:
@@ -148,6 +155,19 @@ class Stage:
 
 # Where a line may end: at spaces, and after a wide character with the punctuation that belongs to it.
 _UNITS = re.compile(r" +|[⺀-\uffff][，。；：、）”]*|[^ ⺀-\uffff]+")
+
+
+_GAP = re.compile(r"\S {2,}(?=\S)")
+# A step of `verify` has two gaps, a row of the findings' table five.
+_GAPS = 3
+
+
+def _clipped(text: str, columns: int) -> str:
+    if width(text) <= columns:
+        return text
+    while width(text) >= columns:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def _wrapped(text: str, columns: int, indent: str, *, at_spaces: bool = False) -> list[str]:

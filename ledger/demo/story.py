@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from ledger.reconcile.findings import CHINESE, Kind
 
 CATALOG = "registration"
 PROVINCE, CITY = "guangdong", "guangzhou"
-CITY_DB = Path("city.db")
+CITY_DB, DAMAGE_FILE, REPAIR_FILE = Path("city.db"), Path("damage.sql"), Path("repair.sql")
 # Two folders side by side: each party has its own, and nothing of the other's but what a join file gives.
 _ENVIRONMENT = ("DUIZHANG_HOME", "DUIZHANG_PASSWORD_FILE")
 
@@ -96,8 +97,9 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def tell(stage: Stage, catalog: Catalog, rows: Sequence[Row], origin: tuple[str, str]) -> None:
-    """The chapters that can fail, in the current folder; `origin` says where the rows come from, in both languages."""
+def tell(stage: Stage, catalog: Catalog, rows: Sequence[Row], origin: tuple[str, str], *, keep: bool) -> None:
+    """All chapters, in the current folder; `origin` says in both languages where the rows come from, `keep` whether the
+    folder will still be there. ExpectationError at the first thing that comes out otherwise than it must."""
     cast = Cast(catalog, Table(catalog, CATALOG), plan_deliveries(rows))
     stage.tell(
         f"省（{PROVINCE}）向市（{CITY}）下发 {len(rows)} 家企业的登记信息；有人绕过台账改了市里的库；对账逐条找出，再改正、出证。",
@@ -116,8 +118,8 @@ def tell(stage: Stage, catalog: Catalog, rows: Sequence[Row], origin: tuple[str,
     _damage(stage, planned)
     _find(stage, cast, planned)
     _repair(stage, cast, planned)
-    evidence.prove(stage, CATALOG, PROVINCE, CITY, cast.deliveries.changed[-1])
-    _end(stage)
+    evidence.prove(stage, catalog, PROVINCE, CITY, cast.deliveries.changed[-1])
+    _end(stage, keep)
 
 
 def _workspaces(stage: Stage, cast: Cast) -> None:
@@ -171,7 +173,8 @@ def _deliver(stage: Stage, cast: Cast) -> None:
             stage.command(
                 "-C", CITY, "receive", CATALOG, file, "--batch", number, "--from", PROVINCE, "--load", show=show
             )
-        stage.command("-C", CITY, "reconcile", CATALOG)
+        stage.good("三个批次，双方上链的条数和根两两相同", "three batches; size and root are the same on both sides")
+        stage.command("-C", CITY, "reconcile", CATALOG, show=1)
         facts["matched"] = _matched(stage, deliveries)
 
 
@@ -187,8 +190,8 @@ def _matched(stage: Stage, deliveries: Deliveries) -> int:
         f"{deliveries.held} records should match; the verdict is {report['verdict']}, {counts}",
     )
     stage.good(
-        f"市库 {deliveries.held} 行与链上存证逐条一致，两个根相同",
-        f"all {deliveries.held} rows of the city match what is on the chain; both roots are equal",
+        f"退出码 0；市库 {deliveries.held} 行与链上存证逐条一致",
+        f"exit code 0; all {deliveries.held} rows of the city match what is on the chain",
     )
     return deliveries.held
 
@@ -204,6 +207,10 @@ def _damage(stage: Stage, planned: Sequence[Damage]) -> None:
             [(f"{_kind(damage)}{say('：', ': ')}{say(damage.zh, damage.en)}", damage.sql) for damage in planned],
         )
         facts["planted"] = [{"kind": damage.kind, "key": {"uscc": damage.key}} for damage in planned]
+
+
+def _write_sql(file: Path, statements: Sequence[str]) -> None:
+    file.write_text("".join(f"{statement};\n" for statement in statements), encoding="utf-8")
 
 
 def _kind(damage: Damage) -> str:
@@ -237,6 +244,40 @@ def _repair(stage: Stage, cast: Cast, planned: Sequence[Damage]) -> None:
         facts["matched"] = _matched(stage, cast.deliveries)
 
 
-def _end(stage: Stage) -> None:
+def _end(stage: Stage, keep: bool) -> None:
     with stage.chapter("收尾，以及接下来可以试什么", "the end, and what to try next"):
-        stage.command("-C", PROVINCE, "chain", "down")
+        for party in (evidence.FORGER, PROVINCE):
+            stage.command("-C", party, "chain", "down", show=0)
+        programs = Path(sys.executable).parent
+        if keep:
+            folder: Path | str = Path.cwd()
+            stage.good(
+                f"全部符合预期，共 {stage.seconds:.0f} 秒。文件保留在 {folder}",
+                f"all came out as it must, in {stage.seconds:.0f} s. Everything is kept in {folder}",
+            )
+        else:
+            folder = say("目录", "DIR")
+            stage.good(
+                f"全部符合预期，共 {stage.seconds:.0f} 秒。临时目录已删除；想自己动手：scripts/demo --keep {folder}",
+                f"all came out as it must, in {stage.seconds:.0f} s. The temporary folder is removed; to go on by hand: "
+                f"scripts/demo --keep {folder}",
+            )
+        stage.lines(
+            [
+                f"cd {folder}; export PATH={programs}:$PATH",
+                *(
+                    f"{line}  # {say(zh, en)}"
+                    for line, zh, en in (
+                        (f"sqlite3 {CITY_DB} < {DAMAGE_FILE}", "再破坏一次", "do the damage again"),
+                        (
+                            f"duizhang -C {CITY} reconcile {CATALOG} --show-values",
+                            "差异，带字段值",
+                            "differences, with values",
+                        ),
+                        (f"sqlite3 {CITY_DB} < {REPAIR_FILE}", "改正", "put it right"),
+                        (f"duizhang -C {CITY} nightly", "夜间作业和简报", "the nightly job and its brief"),
+                        (f"duizhang -C {CITY} fsck", "台账自查", "the store against itself and the chain"),
+                    )
+                ),
+            ]
+        )

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from ledger.batch.book import Book
 from ledger.errors import LedgerError
 from ledger.fsck.anchors import check_anchors, open_chain
-from ledger.fsck.files import Progress, check_counterparties, check_keys, check_leftovers, check_sets
+from ledger.fsck.files import check_counterparties, check_keys, check_leftovers, check_sets
 from ledger.fsck.report import Report
 from ledger.fsck.tables import check_batches, check_database, check_outbox
 from ledger.store.files import WorkspaceLock
@@ -37,15 +37,8 @@ def _is_empty(path: Path) -> bool:
         return False
 
 
-def _silent(done: int, of: int) -> None:
-    """Progress nobody wants to see."""
-
-
-def fsck(workspace: Workspace, progress: Progress = _silent) -> Report:
-    """Every check, whatever the others found. Raises only if another job holds the workspace (StoreError `workspace.busy`).
-
-    `progress` is told after each entry set: how many are done, of how many.
-    """
+def fsck(workspace: Workspace) -> Report:
+    """Every check, whatever the others found. Raises only if another job holds the workspace (StoreError `workspace.busy`)."""
     report = Report(workspace.party)
     # Not `workspace.locked`, which sweeps: fsck leaves everything as it is.
     with WorkspaceLock(workspace.root / "lock", "fsck"):
@@ -66,7 +59,7 @@ def fsck(workspace: Workspace, progress: Progress = _silent) -> Report:
             check_database(report, store)
             tables = check_batches(report, store)
             check_counterparties(keys, workspace, tables)
-            check_sets(report, workspace, Book(workspace, store), tables, progress)
+            check_sets(report, workspace, Book(workspace, store), tables)
             check_leftovers(report, workspace, tables)
             check_outbox(report, store, tables)
             with open_chain(report, workspace, store) as reading:

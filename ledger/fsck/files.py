@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,11 @@ from ledger.fsck.archives import Opener, check_archive, key_party
 from ledger.fsck.report import Check, Remark, Report
 from ledger.fsck.tables import Tables
 from ledger.keys import parse_key
+from ledger.progress import watched
 from ledger.store import models
 from ledger.store.files import TEMPORARY, read_private
 from ledger.workspace import OWN, Workspace
 
-Progress = Callable[[int, int], None]
 _KEY_NAME = re.compile(r"[1-9][0-9]{0,8}\.key", re.ASCII)
 
 
@@ -59,7 +58,7 @@ def check_counterparties(check: Check, workspace: Workspace, tables: Tables) -> 
                 )
 
 
-def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables, progress: Progress) -> None:
+def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables) -> None:
     """Each entry file: there, its SHA-256, order, size and root; each archive beside it: see `archives.check_archive`."""
     files = report.open("entries", "条目文件（哈希、次序、条数、根）", "entry files: SHA-256, order, size, root")
     archives = report.open("archives", "归档（可解密，逐条与承诺相符）", "archives: each record opens its commitment")
@@ -68,8 +67,7 @@ def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables,
     waiting = {(row.batch_id, str(row.key_tag)): row for row in tables.consents}
     entries_seen = records_seen = 0
     unread: set[str] = set()
-    for number, entry_set in enumerate(tables.sets.values(), 1):
-        progress(number, len(tables.sets))
+    for (entry_set,) in watched("核对条目集", "checking entry sets", ((row,) for row in tables.sets.values())):
         where = f"{entry_set.entries_file} · {tables.name(entry_set.batch_id)}"
         entries = None
         with files.guard(where):

@@ -118,8 +118,8 @@ class Parser:
             while True:
                 if self.data.startswith(b'"', place):
                     found = _QUOTED.match(self.data, place)
-                    if found is None or (found.end() == len(self.data) and not self.final):
-                        self._open(place, closed=found is not None)
+                    if found is None:
+                        self._open(place)
                         return
                     cells.append(found[1].replace(b'""', b'"'))
                 else:
@@ -136,7 +136,7 @@ class Parser:
             if place < len(self.data) and self.data[place] not in (_CR, _LF):
                 self._stray(start, place)
             if not self.final and len(self.data) - place <= 1 and not self.data.endswith(b"\n"):
-                # The record goes on, or its CR may be half of a CRLF.
+                # The record may go on: a cell, a doubled quote, a CRLF may be cut here.
                 return
             width = 2 if self.data.startswith(b"\r\n", place) else 1
             line, taken = self.line, self.data[self.place : place + width]
@@ -148,12 +148,10 @@ class Parser:
     def _line_at(self, place: int) -> int:
         return self._first_line + self.line + count_lines(self.data[self.place : place])
 
-    def _open(self, place: int, *, closed: bool) -> None:
-        line = self._line_at(place)
-        if not closed:
-            self.open_quote = line
-            if self.final:
-                raise unclosed(self._where, line)
+    def _open(self, place: int) -> None:
+        self.open_quote = self._line_at(place)
+        if self.final:
+            raise unclosed(self._where, self.open_quote)
 
     def _stray(self, start: int, place: int) -> None:
         opened, line = self._line_at(start), self._line_at(place)

@@ -94,7 +94,6 @@ def open_source(
     path = path_of(url, base or Path())
     where = f"{path}:{table}"
     with connected(path, "ro", busy_seconds, where) as connection:
-        connection.execute("PRAGMA query_only = ON")
         # The first read after BEGIN fixes the state that all later ones see.
         connection.execute("BEGIN")
         layout = resolve_layout(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,7 +71,7 @@ def connected(path: Path, mode: Literal["ro", "rw"], busy_seconds: float, where:
     TEXT comes as bytearray and BLOB as bytes, so that the two differ and damaged text does not stop a read. SourceError
     `source.<rule>` for anything SQLite refuses within the block.
     """
-    _check_file(path, mode, where)
+    _check_file(path, where)
     uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
     connection = None
     try:
@@ -97,20 +96,14 @@ def source_error(error: sqlite3.Error, where: str) -> SourceError:
     return SourceError(f"source.{rule}", f"{zh}（{error}）", f"{en} ({error})", where)
 
 
-def _check_file(path: Path, mode: Literal["ro", "rw"], where: str) -> None:
+def _check_file(path: Path, where: str) -> None:
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
-        raise _no_permission(path, where) from error
+        raise SourceError(
+            "source.permission", f"没有访问 {path} 的权限", f"no permission to reach {path}", where
+        ) from error
     if is_folder:
         raise SourceError("source.missing", f"{path} 是文件夹", f"{path} is a folder, not a database file", where)
     if not exists:
         raise SourceError("source.missing", f"数据库文件 {path} 不存在", f"there is no database file {path}", where)
-    if not os.access(path, os.R_OK) or (mode == "rw" and not os.access(path, os.W_OK)):
-        raise _no_permission(path, where)
-
-
-def _no_permission(path: Path, where: str) -> SourceError:
-    return SourceError(
-        "source.permission", f"没有访问数据库文件 {path} 的权限", f"no permission for the database file {path}", where
-    )

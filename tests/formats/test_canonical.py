@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -105,7 +106,7 @@ def test_only_the_escapes_of_the_formats_page_are_written() -> None:
         ("json", RECORD + RECORD),
         ("json", ""),
         ("json", "\ufeff" + RECORD),
-        ("json", "[" * 100_000),
+        ("depth", "[" * 100_000),
         ("json", RECORD.replace("号", "\t")),
         ("number", RECORD.replace("null", "1.5")),
         ("number", RECORD.replace("null", "1e3")),
@@ -172,6 +173,29 @@ def test_bytes_that_are_not_utf8_or_too_many_are_refused() -> None:
         with pytest.raises(InputError) as caught:
             open_canonical(CATALOG, data)
         assert caught.value.code == f"canonical.{code}"
+
+
+def test_hostile_nesting_is_refused_and_never_ends_the_process() -> None:
+    kind = jcs.Kind("x", "甲", "x", limit=4 << 20)
+    before = sys.getrecursionlimit()
+    # As libraries for Ethereum do on import; the JSON parser would then run out of stack.
+    sys.setrecursionlimit(1_000_000)
+    try:
+        for depth in (17, 900, 100_000):
+            for data in ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth, '["]",' * depth):
+                with pytest.raises(InputError) as caught:
+                    jcs.load(data.encode(), kind)
+                assert caught.value.code == "x.depth"
+    finally:
+        sys.setrecursionlimit(before)
+    assert jcs.load(b"[" * 16 + b"]" * 16, kind) is not None
+    # Brackets in strings nest nothing, whatever the escapes before the closing quote.
+    for text in ("[" * 99, '"[' * 99, "\\[" * 99, '\\"[' * 99, "{\n" * 99):
+        assert jcs.load(jcs.dump([text]), kind) == [text]
+
+
+def test_many_brackets_side_by_side_are_not_deep() -> None:
+    assert jcs.load(b"[" + b"[]," * 999 + b"[]]", jcs.Kind("x", "甲", "x", limit=1 << 20)) == [[]] * 1000
 
 
 def test_what_was_written_opens_to_the_same(one_field: Callable[..., Catalog]) -> None:

@@ -27,6 +27,8 @@ from ledger.pattern import PatternError, parse
         ("(a{2}){3}", ["aaaaaa"], ["aaaa", "aaaaa", "aaaaaaa"]),
         ("(a{1,2}){3}", ["aaa", "aaaa", "aaaaaa"], ["aa", "aaaaaaa"]),
         ("(a{2,3}){2}", ["aaaa", "aaaaa", "aaaaaa"], ["aaa", "aaaaaaa"]),
+        ("(a{3,4}){1,3}", ["aaa", "aaaa", "a" * 6, "a" * 12], ["aa", "a" * 5, "a" * 13]),
+        ("(a|bbb){2}", ["aa", "abbb", "bbbbbb"], ["a", "bbb", "bb"]),
         ("(a{3}){1,2}", ["aaa", "aaaaaa"], ["aaaa", "aaaaa"]),
         ("(a{1,2}b{1,2}){1,2}", ["ab", "aabb", "abab", "aabbab"], ["a", "aaab", "ababab", "ba"]),
         ("((a|aa)(a|aa)){2}", ["aaaa", "aaaaaa", "aaaaaaaa"], ["aaa", "aaaaaaaaa"]),
@@ -76,6 +78,7 @@ def test_sizes_are_bounded() -> None:
         ("((a|a)(a|a)){255}", "a" * 510, "a" * 509 + "b"),
         ("(a|aa){255}", "a" * 400, "a" * 400 + "b"),
         ("a{1,255}" * 12 + "b", "a" * 255 + "b", "a" * 256),
+        ("a{1,255}" * 6 + "b", "a" * 255 + "b", "a" * 256),
         ("(a{1,2}|a{1,2}){200}b", "a" * 300 + "b", "a" * 301),
     ],
 )

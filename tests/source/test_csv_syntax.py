@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,7 @@ from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.source import csvblocks
 from ledger.source.csvfile import open_csv
-from ledger.source.csvsyntax import Parser, find_plain
+from ledger.source.csvsyntax import Parser, Plain, find_plain
 
 HEADER = b"no,holder,fee,decided\n"
 Row = tuple[int, tuple[str | None, ...], str, tuple[str, ...]]
@@ -132,6 +133,20 @@ def test_a_record_cut_off_by_the_block_waits_for_the_rest() -> None:
     plain = find_plain(b'1,2\n3,"4\n', final=False)
     assert plain is not None
     assert (plain.size, plain.lines.tolist(), plain.line_count) == (4, [0], 1)
+
+
+def test_rows_that_two_readers_count_differently_are_read_carefully(
+    fines: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = HEADER + b"1,a,2,3\n4,b,5,6\n"
+    expected = rows_in(data, fines)
+
+    def miscounted(data: bytes, *, final: bool) -> Plain | None:
+        plain = find_plain(data, final=final)
+        return plain and replace(plain, lines=plain.lines[1:])
+
+    monkeypatch.setattr(csvblocks, "find_plain", miscounted)
+    assert rows_in(data, fines) == expected
 
 
 def test_the_same_rows_come_in_one_block_or_in_many(fines: Catalog) -> None:
