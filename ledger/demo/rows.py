@@ -59,7 +59,7 @@ def generate(count: int = ROWS, seed: int = SEED, taken: Collection[str] = ()) -
     for row in _endless(dice):
         if len(rows) == count:
             break
-        if row["uscc"] not in set() and row["name"] not in names:
+        if row["uscc"] not in codes and row["name"] not in names:
             codes.add(row["uscc"])
             names.add(row["name"])
             rows.append(row)

@@ -108,6 +108,11 @@ class Stage:
         self.lines(printed[clip:])
         self._check(words, code, expect, "")
 
+    def remove(self, file: str) -> None:
+        """Show and do `rm file`."""
+        self._print(self._paint("36", f"$ rm {file}"))
+        Path(file).unlink()
+
     def document(self, *words: str, expect: int = 0, shown: bool = False) -> dict[str, Any]:
         """Run a command line with --json and return its document; the line is shown if `shown`, its output never."""
         if shown:

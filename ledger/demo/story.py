@@ -127,6 +127,7 @@ def _workspaces(stage: Stage, cast: Cast) -> None:
         stage.command("init", PROVINCE, "--party", PROVINCE, show=2)
         stage.command("-C", PROVINCE, "party", "add", CITY, "--out", "join.json")
         stage.command("init", CITY, "--join", "join.json", show=2)
+        stage.remove("join.json")
         stage.tell(
             f"市里的库是一个普通的 SQLite 文件，列名是中文；在 {CITY}/duizhang.toml 登记为“下发”来源：",
             f"The city's database is a plain SQLite file with Chinese column names; {CITY}/duizhang.toml names it as a source "
@@ -202,6 +203,8 @@ def _damage(stage: Stage, planned: Sequence[Damage]) -> None:
             f"有库权限的人直接写 SQL，台账毫不知情（sqlite3 {CITY_DB}）：",
             f"Somebody with access to the database writes SQL, the ledger knows nothing of it (sqlite3 {CITY_DB}):",
         )
+        _write_sql(DAMAGE_FILE, [damage.sql for damage in planned])
+        _write_sql(REPAIR_FILE, [damage.repair for damage in planned])
         stage.sql(
             CITY_DB,
             [(f"{_kind(damage)}{say('：', ': ')}{say(damage.zh, damage.en)}", damage.sql) for damage in planned],

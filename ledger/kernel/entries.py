@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from ledger.kernel.columns import Normaliser
 from ledger.kernel.sorting import ENTRY_BYTES
 from ledger.kernel.stages import Stages
 from ledger.kernel.text import Mask
-from ledger.keys import NO_SUBJECT, TAG_SIZE, CatalogKeys
+from ledger.keys import TAG_SIZE, CatalogKeys
 from ledger.record import Unreadable, normal_row
 
 
@@ -106,7 +106,7 @@ class Kernel:
         kept = np.flatnonzero(~bad)
         values = _taken(columns, kept)
         record_keys = canonical.record_keys(self.catalog, values)
-        tags = np.frombuffer(b"".join(self._key.tags(_listed(record_keys))), np.uint8).reshape(-1, TAG_SIZE)
+        tags = self._key.tags(_listed(record_keys))
         return KeyResult(wanted[kept], values, record_keys, tags, refused)
 
     def subject_tags(self, values: Any) -> NDArray[np.uint8]:
@@ -116,15 +116,14 @@ class Kernel:
         if self.catalog.subject is None:
             return np.zeros((size, TAG_SIZE), np.uint8)
         coded = values.dictionary_encode()
-        public, protected = _Hmac(self.keys.public_subject), _Hmac(self.keys.subject)
-        is_public = self.catalog.is_public
-        tags = [
-            (public if is_public(value) else protected).digest(value.encode())[:TAG_SIZE]
-            for value in coded.dictionary.to_pylist()
-        ]
-        table = np.frombuffer(b"".join((*tags, NO_SUBJECT)), np.uint8).reshape(-1, TAG_SIZE)
-        indices = coded.indices.fill_null(len(tags)).to_numpy()
-        return np.asarray(table[indices])
+        subjects = coded.dictionary.to_pylist()
+        public = np.fromiter(map(self.catalog.is_public, subjects), np.bool_, len(subjects))
+        table = np.zeros((len(subjects) + 1, TAG_SIZE), np.uint8)
+        # The last row stays zero: F4's tag of a record without a subject.
+        for chosen, key in ((public, self.keys.public_subject), (~public, self.keys.subject)):
+            places = np.flatnonzero(chosen)
+            table[places] = _Hmac(key).tags(subjects[place].encode() for place in places.tolist())
+        return np.asarray(table[coded.indices.fill_null(len(subjects)).to_numpy()])
 
     def _normalise(self, fields: Mapping[str, Any], names: list[str]) -> tuple[dict[str, Any], Mask]:
         columns: dict[str, Any] = {}
@@ -150,8 +149,8 @@ class Kernel:
         entries = np.empty((len(records), ENTRY_BYTES), np.uint8)
         subject = self.catalog.subject
         entries[:, :16] = self.subject_tags(values[subject.field]) if subject else 0
-        entries[:, 16:32] = _matrix(self._key.tags(_listed(record_keys)), TAG_SIZE)
-        entries[:, 32:] = _matrix(self._commitment.commitments(_listed(records)), 32)
+        entries[:, 16:32] = self._key.tags(_listed(record_keys))
+        entries[:, 32:] = self._commitment.commitments(_listed(records))
         return entries
 
     def _readable_keys(self, columns: Mapping[str, Any], rows: list[int]) -> dict[int, tuple[bytes, bytes]]:
@@ -163,7 +162,7 @@ class Kernel:
             whole &= ~_nulls(array)
         keys = _listed(canonical.record_keys(self.catalog, _taken(values, np.flatnonzero(whole))))
         kept = [row for row, keep in zip(rows, whole.tolist(), strict=True) if keep]
-        return {row: (tag, key) for row, tag, key in zip(kept, self._key.tags(keys), keys, strict=True)}
+        return {row: (tag.tobytes(), key) for row, tag, key in zip(kept, self._key.tags(keys), keys, strict=True)}
 
 
 class _Hmac:
@@ -174,19 +173,20 @@ class _Hmac:
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 
-    def digest(self, message: bytes) -> bytes:
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return outer.digest()
+    def tags(self, messages: Iterable[bytes]) -> NDArray[np.uint8]:
+        """The first 16 bytes of each message's HMAC, (n, 16)."""
+        copy_inner, copy_outer = self._inner.copy, self._outer.copy
+        found = []
+        for message in messages:
+            inner, outer = copy_inner(), copy_outer()
+            inner.update(message)
+            outer.update(inner.digest())
+            found.append(outer.digest())
+        return _matrix(found)[:, :TAG_SIZE]
 
-    def tags(self, messages: Sequence[bytes]) -> list[bytes]:
-        """The first 16 bytes of each message's HMAC."""
-        digest = self.digest
-        return [digest(message)[:TAG_SIZE] for message in messages]
-
-    def commitments(self, records: Sequence[bytes]) -> list[bytes]:
-        """SHA-256(salt, d) with d = SHA-256(record) and salt = HMAC(d): the commitments of canonical bytes (F4)."""
+    def commitments(self, records: Iterable[bytes]) -> NDArray[np.uint8]:
+        """SHA-256(salt, d) with d = SHA-256(record) and salt = HMAC(d): the commitments of canonical bytes (F4), (n,
+        32)."""
         sha256, copy_inner, copy_outer = hashlib.sha256, self._inner.copy, self._outer.copy
         found = []
         for record in records:
@@ -195,15 +195,15 @@ class _Hmac:
             inner.update(digest)
             outer.update(inner.digest())
             found.append(sha256(outer.digest() + digest).digest())
-        return found
+        return _matrix(found)
 
 
 def _listed(array: Any) -> list[bytes]:
     return array.to_pylist()  # type: ignore[no-any-return]
 
 
-def _matrix(parts: Sequence[bytes], width: int) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, width)
+def _matrix(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def _nulls(array: Any) -> Mask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from ledger.chain import node as nodes
+from ledger.chain.account import create_account
 from ledger.chain.local import LocalChain
 from ledger.chain.rpc import Rpc
 from ledger.cli import main
@@ -81,7 +83,7 @@ def withdrawn(number: int) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Shared:
     """`before` is a copy of the province taken before its last batch B2; `chain` keeps the chain they all share."""
 
     root: Path
@@ -101,11 +103,15 @@ class Pair:
 
 
 @pytest.fixture(scope="package")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """B0 was revised by the province after the city received it; B1 was received; B2 only sent, with a withdrawal."""
-    root = tmp_path_factory.mktemp("pair")
-    made = Pair(root, LocalChain(root / "province" / "chain"))
-    try:
+    root = tmp_path_factory.mktemp("shared")
+    made = Shared(root, LocalChain(root / "province" / "chain"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(_kill, made.chain.home)
+        # Key stretching is the library's and has its own test; at full strength it would be most of the time.
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr("ledger.setup.create_account", functools.partial(create_account, work_factor=2))
         done("init", made.province, "--party", "guangdong")
         done("-C", made.province, "party", "add", "guangzhou", "--out", root / "join.json")
         done("init", made.city, "--join", root / "join.json")
@@ -130,36 +136,38 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         copy(made, made.province, made.before)
         done("-C", made.province, "send", "registration", b2, "--batch", "B2", "--to", "guangzhou")
         yield made
-    finally:
-        for node in nodes.nodes_of(made.chain.home):
-            os.kill(node.pid, signal.SIGKILL)
 
 
-def copy(pair: Pair, workspace: Path, target: Path) -> Path:
+def _kill(home: Path) -> None:
+    for node in nodes.nodes_of(home):
+        os.kill(node.pid, signal.SIGKILL)
+
+
+def copy(shared: Shared, workspace: Path, target: Path) -> Path:
     """A copy of a workspace that shares the chain."""
     shutil.copytree(workspace, target, ignore=shutil.ignore_patterns("chain"))
     config = target / "duizhang.toml"
     text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace('home = "chain"', f"home = {json.dumps(str(pair.chain.home))}"), encoding="utf-8")
+    config.write_text(text.replace('home = "chain"', f"home = {json.dumps(str(shared.chain.home))}"), encoding="utf-8")
     return target
 
 
 @pytest.fixture
-def province(pair: Pair, tmp_path: Path) -> Path:
+def province(shared: Shared, tmp_path: Path) -> Path:
     """A copy of the province, to be damaged."""
-    return copy(pair, pair.province, tmp_path / "province")
+    return copy(shared, shared.province, tmp_path / "province")
 
 
 @pytest.fixture
-def city(pair: Pair, tmp_path: Path) -> Path:
+def city(shared: Shared, tmp_path: Path) -> Path:
     """A copy of the city, to be damaged."""
-    return copy(pair, pair.city, tmp_path / "city")
+    return copy(shared, shared.city, tmp_path / "city")
 
 
 @pytest.fixture
-def node(pair: Pair) -> Iterator[Rpc]:
+def node(shared: Shared) -> Iterator[Rpc]:
     """The chain's node; what a test does to the chain is undone afterwards."""
-    with Rpc(pair.chain.ensure_running()) as rpc:
+    with Rpc(shared.chain.ensure_running()) as rpc:
         snapshot = rpc.call("evm_snapshot")
         yield rpc
         assert rpc.call("evm_revert", snapshot)

@@ -19,7 +19,7 @@ from ledger.errors import ChainError
 from ledger.store.entryfile import NO_FRAME, Entries, read_entries, write_entries
 from ledger.store.files import WorkspaceLock
 
-from .conftest import Pair, copy, done, duizhang, row, sql, tree, write_csv
+from .conftest import Shared, copy, done, duizhang, row, sql, tree, write_csv
 
 CHECKS = [
     "keys", "store", "database", "rows", "batches", "entries", "archives", "consents", "files", "outbox", "chain",
@@ -131,8 +131,8 @@ def test_the_text_names_every_check_and_the_verdict(province: Path) -> None:
     assert all(f"\n{number}   " in answer.out for number in range(1, 10))
 
 
-def test_fsck_starts_a_killed_chain_and_is_clean(pair: Pair, city: Path) -> None:
-    pair.chain.down()
+def test_fsck_starts_a_killed_chain_and_is_clean(shared: Shared, city: Path) -> None:
+    shared.chain.down()
     assert fsck(city)[0] == 0
 
 
@@ -354,8 +354,8 @@ def test_the_row_of_the_chain_deleted(province: Path) -> None:
 # ---- the store as a whole ----
 
 
-def test_the_store_rolled_back_to_a_copy_taken_before_the_last_batch(pair: Pair, tmp_path: Path) -> None:
-    old = copy(pair, pair.before, tmp_path / "old")
+def test_the_store_rolled_back_to_a_copy_taken_before_the_last_batch(shared: Shared, tmp_path: Path) -> None:
+    old = copy(shared, shared.before, tmp_path / "old")
     (remark,) = damaged(old, "store.rolled_back")
     assert "4" in remark["message"]
 
@@ -492,10 +492,10 @@ def test_damage_in_the_store_is_found_without_the_chain(province: Path) -> None:
 
 
 def test_an_anchor_of_this_account_that_no_job_of_the_store_made(
-    pair: Pair, province: Path, tmp_path: Path, node: Rpc
+    shared: Shared, province: Path, tmp_path: Path, node: Rpc
 ) -> None:
     """A second workspace with the same account anchors; the store of the first learns of it from fsck."""
-    other = copy(pair, pair.province, tmp_path / "other")
+    other = copy(shared, shared.province, tmp_path / "other")
     file = write_csv(tmp_path / "b9.csv", [row(900)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalChain, "checkpoint", _not_saved)
