@@ -33,7 +33,7 @@ MAX_PARTIES = 4096
 PARTY_NAME = CATALOG_ID
 """Party names on chain have the form of catalog ids: `[a-z][a-z0-9_-]{0,31}`."""
 
-PROOF = jcs.Kind("proof", "存证文件", "proof file", limit=16 << 20, line_feed=True)
+PROOF = jcs.Kind("proof", "存证文件", "proof file", limit=144 << 20, line_feed=True)
 TRUST = jcs.Kind("trust", "信任文件", "trust file", limit=1 << 20, line_feed=True)
 
 

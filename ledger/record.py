@@ -40,8 +40,8 @@ MAX_SHOWN = 60
 """Characters of a refused value that are shown."""
 MAX_WRITTEN = 200_000
 """Digits of a database number written out: PostgreSQL's widest has 147,455, an exponent could ask for gigabytes."""
-MAX_CANONICAL = 4 << 20
-"""Bytes of one opened record: a row of very long remarks fits, a gigabyte of hostile JSON does not."""
+MAX_CANONICAL = 64 << 20
+"""Bytes of one opened record: the longest row a file may have fits, a gigabyte of hostile JSON does not."""
 
 UNSAFE = re.compile("[\x00\ud800-\udfff]")
 # Written so that a failed match backs off once per character: a value of a million zeros and a letter must not hang.

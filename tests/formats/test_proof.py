@@ -204,7 +204,7 @@ BAD_PROOF = [
     ("range", "anchors.0.block", 0), ("range", "anchors.0.block", -1),
     ("length", "path", ["0" * 64] * 54), ("length", "anchors", []), ("length", "entry", "0" * 129), ("length", "record.salt", "0" * 66),
     ("length", "path.0", "0" * 65), ("length", "anchors.0.party", "a" * 33), ("length", "descriptor", "x" * 1025),
-    ("length", "catalog", "x" * (1 << 20) + "x"), ("length", "record.canonical", "x" * (4 << 20) + "x"), ("length", "chain.contract", "0x" + "c" * 41),
+    ("length", "catalog", "x" * (1 << 20) + "x"), ("length", "record.canonical", "x" * (64 << 20) + "x"), ("length", "chain.contract", "0x" + "c" * 41),
     ("length", "anchors", [{"block": 1, "party": f"p{n}", "revision": 1, "sequence": 1} for n in range(65)]),
     ("form", "entry", "0" * 127), ("form", "entry", "A" * 128), ("form", "entry", "0x" + "0" * 126), ("form", "entry", ""),
     ("form", "record.salt", "0" * 63 + "\n"), ("form", "record.salt", "０" * 64), ("form", "path.0", ""), ("form", "path.0", "0" * 62),
@@ -244,7 +244,7 @@ def test_what_is_inside_a_proof_file_is_read_as_strictly(proof: ProofFile) -> No
 
 def test_a_proof_file_larger_than_its_limit_is_not_even_read(proof: ProofFile) -> None:
     with pytest.raises(InputError) as caught:
-        parse_proof(b"[" * ((16 << 20) + 1))
+        parse_proof(b"[" * ((144 << 20) + 1))
     assert caught.value.code == "proof.size"
 
 

@@ -59,12 +59,12 @@ def test_every_member_has_its_row() -> None:
 @pytest.mark.parametrize(
     ("value", "written"),
     [
-        (module.PROOF.limit, "| 16 MiB |"),
+        (module.PROOF.limit, "| 144 MiB |"),
         (module.TRUST.limit, "| 1 MiB |"),
         (module.MAX_PATH, "| 53 hashes |"),
         (module.MAX_ANCHORS, "| 1 to 64 |"),
         (module.MAX_PARTIES, "| 1 to 4,096 |"),
-        (MAX_CANONICAL, "| 4 MiB |"),
+        (MAX_CANONICAL, "| 64 MiB |"),
         (module.MAX_TOML, "| 1,048,576 characters |"),
     ],
 )
