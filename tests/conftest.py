@@ -1,12 +1,11 @@
 """Two parties on one real chain, for every test that needs the whole spine.
 
-The workspaces are made once a session (key stretching takes seconds) and copied for each test, chain included.
+The workspaces are made once a session and copied for each test, chain included.
 """
 
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
 import shutil
@@ -19,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from ledger.chain.account import create_account
 from ledger.chain.local import LocalChain
 from ledger.cli import main
 
@@ -159,14 +157,6 @@ def withdrawn(number: int, reason: str = "revoked") -> dict[str, str]:
 @pytest.fixture(scope="session")
 def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("template")
-    # Key stretching is the library's and has its own test; at full strength it would be most of the suite's time.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ledger.setup.create_account", functools.partial(create_account, work_factor=2))
-        _make(root)
-    return root
-
-
-def _make(root: Path) -> None:
     assert main(["init", str(root / "province"), "--party", "guangdong", "--json"]) == 0
     province = Party(root / "province")
     province.ok("party", "add", "guangzhou", "--out", str(root / "join.json"))
@@ -174,6 +164,7 @@ def _make(root: Path) -> None:
     province.ok("chain", "down")
     for name in ("province", "city"):
         (root / name / "catalogs" / "permits.toml").write_text(CATALOG, encoding="utf-8")
+    return root
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from eth_account.signers.local import LocalAccount
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,9 @@ from ledger.chain.transactions import Outcome, next_nonce, prepare, receipt, sen
 from ledger.errors import ChainError
 from ledger.store import models
 from ledger.store.db import Store
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 RECEIPT_SECONDS = 30.0
 FINAL_SECONDS = 120.0

@@ -10,25 +10,32 @@ import os
 import re
 import secrets
 from pathlib import Path
-
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
+from typing import TYPE_CHECKING
 
 from ledger.errors import ChainError, InputError
 
+if TYPE_CHECKING:
+    # Imported where it is used: it takes most of a second, and only a job that signs needs it.
+    from eth_account.signers.local import LocalAccount
+
 # scrypt's N as geth uses it: about half a second. It protects passwords that people choose.
 WORK_FACTOR = 2**18
+# A password of 256 random bits cannot be guessed, stretched or not.
+MADE_WORK_FACTOR = 2**12
 
 
 def create_account(keystore: Path, password_file: Path, *, work_factor: int = WORK_FACTOR) -> str:
     """Make a new key and write both files (0600, neither may exist); its address, lower case.
 
-    The password is kept if `password_file` exists, else made: 64 random hex digits.
+    The password is kept if `password_file` exists, else made: 64 random hex digits, which `work_factor` is not needed for.
     """
+    from eth_account import Account  # noqa: PLC0415
+
     if password_file.exists():
         password = read_password(password_file)
     else:
         password = secrets.token_hex(32)
+        work_factor = min(work_factor, MADE_WORK_FACTOR)
         write_secret(password_file, password.encode() + b"\n")
     account: LocalAccount = Account.create()
     sealed = Account.encrypt(account.key, password, kdf="scrypt", iterations=work_factor)
@@ -38,6 +45,8 @@ def create_account(keystore: Path, password_file: Path, *, work_factor: int = WO
 
 def load_account(keystore: Path, password_file: Path) -> LocalAccount:
     """The account, ready to sign. InputError `account.*` for a wrong password, a damaged or an unprotected file."""
+    from eth_account import Account  # noqa: PLC0415
+
     password = read_password(password_file)
     text = read_secret(keystore)
     try:

@@ -12,15 +12,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eth_account.signers.local import LocalAccount
 from eth_hash.auto import keccak
 
 from ledger.chain.contract import anchor_registry, name_to_word
 from ledger.chain.reverts import Refused, Revert, explain
 from ledger.chain.rpc import Rpc, RpcAnswered, RpcMalformed, RpcUnreachable, quantity
 from ledger.errors import ChainError
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 GAS_CAP = 16_777_216
 """EIP-7825: no transaction may ask for more gas than this."""

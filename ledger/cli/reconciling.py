@@ -15,6 +15,7 @@ from ledger.errors import NotBuiltError
 from ledger.reconcile.findings import CHINESE, Finding, Kind, Verdict
 
 if TYPE_CHECKING:
+    from ledger.reconcile.findings import Counts
     from ledger.reconcile.source import Reconciliation
 
 
@@ -71,32 +72,43 @@ def tell(result: Reconciliation) -> None:
             f"against: chain {against['chain_id']}, contract {against['contract']}, block {against['block']}; source {against['source']}",
         )
     )
-    print(
-        say(
-            f"数据源 {counts.source} 行 = 一致 {counts.matched} + 已认可 {counts.accepted} + 已更新 {counts.updated} + 被改动 {counts.altered}"
-            f" + 旧版本 {counts.stale} + 应撤未撤 {counts.not_withdrawn} + 未上链 {counts.unanchored} + 新增 {counts.newly_seen}"
-            f" + 无法读取 {counts.unreadable} + 重复行 {counts.duplicate_rows}",
-            f"source rows {counts.source} = matched {counts.matched} + accepted {counts.accepted} + updated {counts.updated} + altered {counts.altered}"
-            f" + stale {counts.stale} + not_withdrawn {counts.not_withdrawn} + unanchored {counts.unanchored} + newly_seen {counts.newly_seen}"
-            f" + unreadable {counts.unreadable} + duplicate_rows {counts.duplicate_rows}",
-        )
-    )
-    print(
-        say(
-            f"台账 {counts.ledger} 键 = 一致 {counts.matched} + 已认可 {counts.accepted} + 已更新 {counts.updated} + 被改动 {counts.altered}"
-            f" + 旧版本 {counts.stale} + 缺失 {counts.missing} + 重复 {counts.duplicate_anchored} + 无法读取 {counts.unreadable_anchored}",
-            f"ledger keys {counts.ledger} = matched {counts.matched} + accepted {counts.accepted} + updated {counts.updated} + altered {counts.altered}"
-            f" + stale {counts.stale} + missing {counts.missing} + duplicate {counts.duplicate_anchored} + unreadable {counts.unreadable_anchored}",
-        )
-    )
+    _tell_sum(say("数据源行", "source rows"), counts.source, counts, SOURCE_TERMS)
+    _tell_sum(say("台账主键", "ledger keys"), counts.ledger, counts, LEDGER_TERMS)
     if result.findings:
         print()
-        print(findings_table(result.findings))
+        print(findings_table(result.findings, own=against["origin"] == "own"))
     _tell_notes(result)
 
 
-def findings_table(findings: Sequence[Finding]) -> str:
-    """Findings as a table a person can act on."""
+SOURCE_TERMS = (
+    ("matched", "一致"),
+    ("accepted", "已认可"),
+    ("updated", "已更新"),
+    ("altered", "被改动"),
+    ("stale", "旧版本"),
+    ("not_withdrawn", "应撤未撤"),
+    ("unanchored", "未上链"),
+    ("newly_seen", "新增"),
+    ("unreadable", "无法读取"),
+    ("duplicate_rows", "重复行"),
+)
+LEDGER_TERMS = (
+    *SOURCE_TERMS[:5],
+    ("missing", "缺失"),
+    ("duplicate_anchored", "重复"),
+    ("unreadable_anchored", "无法读取"),
+)
+
+
+def _tell_sum(name: str, total: int, counts: Counts, terms: Sequence[tuple[str, str]]) -> None:
+    """One of the two sums that must balance; terms that are zero are left out, except the first."""
+    shown = [(zh, en, getattr(counts, en)) for en, zh in terms]
+    told = " + ".join(f"{say(zh, en)} {value}" for at, (zh, en, value) in enumerate(shown) if value or not at)
+    print(f"{name} {total} = {told}")
+
+
+def findings_table(findings: Sequence[Finding], *, own: bool = False) -> str:
+    """Findings as a table a person can act on; `own` for a source of this party's own rows."""
     headers = (
         say("类型", "kind"),
         say("主键", "key"),
@@ -105,45 +117,57 @@ def findings_table(findings: Sequence[Finding]) -> str:
         say("实为", "observed"),
         say("怎么办", "what to do"),
     )
-    return table(headers, [_row(finding) for finding in findings])
+    return table(headers, [_row(finding, own=own) for finding in findings])
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
-    where = (
-        compact(finding.key)
-        if finding.key is not None
-        else say(f"第 {finding.row} 行", f"row {finding.row}")
-        if finding.row
-        else f"tag {finding.key_tag}"
-    )
+def _row(finding: Finding, *, own: bool) -> tuple[str, ...]:
+    if finding.key is not None:
+        where = compact(finding.key)
+    elif finding.row is not None:
+        where = say(f"第 {finding.row} 行", f"row {finding.row}")
+    else:
+        where = say(f"标签 {finding.key_tag}", f"tag {finding.key_tag}")
     kind = say(CHINESE[finding.kind], str(finding.kind))
     if finding.kind is Kind.DUPLICATE:
         kind += f" ×{finding.rows}"
-    observed = _short(finding.observed)
+    expected, observed = _short(finding.expected, finding.observed), _short(finding.observed, finding.expected)
     if finding.reason is not None:
         observed = f"{finding.reason['field']}={finding.reason['value']}"
-    return (kind, where, finding.batch or "-", _short(finding.expected), observed, _advice(finding))
+    return (kind, where, finding.batch or "-", expected, observed, _advice(finding, own=own))
 
 
-def _advice(finding: Finding) -> str:
+def _advice(finding: Finding, *, own: bool) -> str:
     if finding.reason is not None:
         return say(finding.reason["zh"], finding.reason["en"])
+    put_back = (
+        say("恢复原值，或 accept", "put the value back, or accept")
+        if own
+        else say("恢复为下发值", "put the delivered value back")
+    )
     return {
         Kind.DUPLICATE: say("只保留一行", "keep one row"),
         Kind.UNREADABLE: say("改正该值", "correct the value"),
-        Kind.NOT_WITHDRAWN: say("对方已撤回：删除该行", "it was withdrawn: delete the row"),
-        Kind.STALE: say("更新到最新下发版本", "bring the row to the latest version"),
-        Kind.ALTERED: say("恢复为下发值；本方数据可 accept", "put the delivered value back; own data: accept"),
-        Kind.MISSING: say("补回该行；本方数据可 withdraw", "put the row back; own data: withdraw"),
-        Kind.UNANCHORED: say("对方从未下发：查清来源后删除", "never sent: find out where it came from, delete it"),
+        Kind.NOT_WITHDRAWN: say("已撤回：删除该行", "it was withdrawn: delete the row"),
+        Kind.STALE: put_back if own else say("更新到最新下发版本", "apply the latest version"),
+        Kind.ALTERED: put_back,
+        Kind.MISSING: say("补回该行，或 withdraw", "put the row back, or withdraw")
+        if own
+        else say("补回该行", "put the row back"),
+        Kind.UNANCHORED: say("从未下发：查清来源", "never sent: find out where it came from"),
     }[finding.kind]
 
 
-def _short(value: object) -> str:
+def _short(value: object, other: object) -> str:
+    """A commitment's beginning; of field values those that differ from the other side's, all where there is no other."""
     if value is None:
         return "-"
     if isinstance(value, dict):
-        return " ".join(f"{name}={shown}" for name, shown in value.items() if shown is not None)
+        beside = other if isinstance(other, dict) else {}
+        return " ".join(
+            f"{name}={'∅' if shown is None else shown}"
+            for name, shown in value.items()
+            if not beside or beside.get(name) != shown
+        )
     text = str(value)
     return f"{text[:12]}…" if len(text) > 12 else text
 

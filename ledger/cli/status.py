@@ -196,10 +196,40 @@ def _tell_doctor(found: Sequence[Diagnosis], problems: int) -> None:
     }
     for it in found:
         place = f"（{it.where}）" if it.where and it.where not in say(it.zh, it.en) else ""
-        print(f"[{marks[it.result]}] {it.name}: {say(it.zh, it.en)}{place}")
+        print(f"[{marks[it.result]}] {_named(it.name)}: {say(it.zh, it.en)}{place}")
         if it.mend_zh:
             print(say(f"        改正：{it.mend_zh}", f"        mend: {it.mend_en}"))
     skipped = sum(it.result == "skipped" for it in found)
     rest = say(f"；{skipped} 项未检查", f"; {skipped} not checked") if skipped else ""
     print()
     print(say(f"{problems} 个问题{rest}", f"{problems} problem(s){rest}"))
+
+
+_NAMES = {
+    "disk": "磁盘",
+    "machine": "本机",
+    "workspace": "工作区",
+    "config": "配置",
+    "folders": "文件夹",
+    "keys": "密钥文件",
+    "account": "账户",
+    "catalogs": "目录",
+    "store": "台账库",
+    "sources": "数据源",
+    "source": "数据源",
+    "chain": "链",
+    "chain dump": "本地链存档",
+    "role": "链上身份",
+    "clock": "时钟",
+    "time zone": "时区",
+    "exchange key": "交换密钥",
+    "store, sources, chain": "台账库、数据源、链",
+}
+
+
+def _named(name: str) -> str:
+    """What was looked at, for a person; the last word may be a catalog or a party."""
+    if name in _NAMES:
+        return say(_NAMES[name], name)
+    kind, _, which = name.rpartition(" ")
+    return say(f"{_NAMES.get(kind, kind)} {which}".strip(), name)

@@ -87,7 +87,7 @@ def check_anchors(report: Report, workspace: Workspace, tables: Tables, reading:
             _not_reached(check)
         return
     _check_claims(claims, workspace.party, tables, reading.view)
-    _check_known(anchors, workspace.party, tables, reading.view)
+    check_known(anchors, workspace.party, tables, reading.view)
     _check_lawful(lawful, workspace.party, tables, reading.view)
     with blocks.guard():
         _check_blocks(blocks, tables, reading.rpc)
@@ -223,7 +223,8 @@ def _check_open(
 # ---- the chain's anchors, in the store ----
 
 
-def _check_known(check: Check, party: str, tables: Tables, view: RegistryView) -> None:
+def check_known(check: Check, party: str, tables: Tables, view: RegistryView) -> None:
+    """Each anchor of `party` is in the store, confirmed or open, and no revision repeats the one before it."""
     confirmed = {(claim.batch_id, claim.revision) for claim in tables.claims if claim.state == "confirmed"}
     waiting = {
         (claim.batch_id, entry_set.size, entry_set.root)

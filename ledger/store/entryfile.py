@@ -52,19 +52,38 @@ class Entries:
 
 
 class _HashingSink:
-    """What Arrow writes to: passes the bytes on and hashes them, so that the file need not be read again."""
+    """What Arrow writes to: passes the bytes on and hashes them, so that the file need not be read again.
+
+    The first error of the file is kept for `check` and hidden from Arrow, which would meet it again in a destructor, at
+    any later moment, and format its traceback there: in the midst of another parse that ends the process (CPython 3.11).
+    """
 
     def __init__(self, handle: BinaryIO) -> None:
         self._handle = handle
+        self._error: OSError | None = None
         self.sha256 = hashlib.sha256()
         self.closed = False
 
     def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        return self._handle.write(data)
+        if self._error is None:
+            self.sha256.update(data)
+            try:
+                self._handle.write(data)
+            except OSError as error:
+                self._error = error
+        return memoryview(data).nbytes
 
     def flush(self) -> None:
-        self._handle.flush()
+        """Nothing: the file is flushed when it is published."""
+
+    def close(self) -> None:
+        """The file stays open; whoever owns it publishes or discards it."""
+        self.closed = True
+
+    def check(self) -> None:
+        """Raise the error that a write met."""
+        if self._error is not None:
+            raise self._error
 
 
 def write_entries(
@@ -87,6 +106,7 @@ def write_entries(
         try:
             sink = _HashingSink(new.handle)
             _write_table(sink, entries, withdrawn, frames)
+            sink.check()
             digest = sink.sha256.hexdigest()
             try:
                 new.publish(overwrite=False)
@@ -119,6 +139,7 @@ def _write_table(
             column = pa.FixedSizeBinaryArray.from_buffers(_SCHEMA.field(0).type, len(part), [None, pa.py_buffer(part)])
             table = pa.Table.from_arrays([column, pa.array(withdrawn[rows]), pa.array(frames[rows])], schema=_SCHEMA)
             writer.write_table(table, row_group_size=_GROUP_ROWS)
+            sink.check()
 
 
 def read_entries(path: Path, sha256: str) -> Entries:

@@ -152,6 +152,11 @@ def test_a_node_that_lies_about_an_event_is_caught(busy: Deployed, lie: str) -> 
     contradiction(lambda: Registry(node, busy.contract).events(anchors))
 
 
+def test_an_event_said_to_be_of_another_block_is_caught(busy: Deployed) -> None:
+    node = Lying(busy.rpc.where, lambda logs: [{**log, "blockHash": "0x" + "11" * 32} for log in logs])
+    assert "not of this block" in contradiction(lambda: Registry(node, busy.contract).audit(busy.registry.view()))
+
+
 @pytest.mark.parametrize("dropped", [lambda logs: logs[1:], lambda logs: [{**log, "removed": True} for log in logs]])
 def test_a_node_that_keeps_an_event_back_is_an_error(busy: Deployed, dropped: Callable[[list[Any]], list[Any]]) -> None:
     node = Lying(busy.rpc.where, dropped)

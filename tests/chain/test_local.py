@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -231,6 +230,13 @@ def test_another_chain_on_the_port_is_not_taken_for_ours(deployed: Deployed, tmp
         kill_nodes(stranger)
 
 
+def test_a_port_where_another_chain_answers_is_not_the_node_s(deployed: Deployed) -> None:
+    (node,) = nodes.nodes_of(deployed.chain.home)
+    assert nodes.answers(node)
+    assert not nodes.answers(replace(node, chain_id=node.chain_id + 1))
+    assert not nodes.answers(replace(node, port=nodes.free_port()))
+
+
 def test_a_copy_of_the_folder_is_a_chain_of_its_own(deployed: Deployed, tmp_path: Path) -> None:
     copy = LocalChain(tmp_path / "copy")
     shutil.copytree(deployed.chain.home, copy.home)
@@ -313,24 +319,37 @@ def test_checkpoint_names_the_last_block_that_is_in_the_written_dump(deployed: D
     assert block["parentHash"] == block_hash
 
 
-def test_saving_while_others_send_gives_a_consistent_dump(deployed: Deployed) -> None:
-    stopped = threading.Event()
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_block_mined_while_saving_makes_the_saver_begin_again(
+    deployed: Deployed, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before or after the dump is taken, so that dump and newest block differ."""
+    call = Rpc.call
+    dumped: list[int] = []
 
-    def sender() -> None:
-        with Rpc(deployed.rpc.where) as rpc:
-            while not stopped.wait(0.02):
-                rpc.call("anvil_mine", "0x1")
+    def racing(self: Rpc, method: str, *params: Any) -> Any:
+        if method != "anvil_dumpState":
+            return call(self, method, *params)
+        dumped.append(1)
+        if len(dumped) > interruptions:
+            return call(self, method, *params)
+        if moment == "before":
+            call(self, "anvil_mine", "0x1")
+        answer = call(self, method, *params)
+        if moment == "after":
+            call(self, "anvil_mine", "0x1")
+        return answer
 
-    thread = threading.Thread(target=sender)
-    thread.start()
-    try:
-        saved = [deployed.chain.checkpoint() for _ in range(5)]
-    finally:
-        stopped.set()
-        thread.join()
-    deployed = deployed.restarted()
-    number, block_hash = saved[-1]
-    assert deployed.rpc.call("eth_getBlockByNumber", hex(number), False)["hash"] == block_hash
+    monkeypatch.setattr(Rpc, "call", racing)
+    interruptions = 2
+    number, block_hash = deployed.chain.checkpoint()
+    assert len(dumped) == 3
+    saved = json.loads((deployed.chain.home / "dump.json").read_bytes())
+    assert dumps.number_of(dumps.head(saved)) == number == 4
+    assert deployed.restarted().rpc.call("eth_getBlockByNumber", hex(number), False)["hash"] == block_hash
+    dumped.clear()
+    interruptions = 10**6
+    refused("chain.busy", deployed.chain.checkpoint)
 
 
 def test_down_saves_and_stops_and_says_whether_there_was_anything(deployed: Deployed) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ import pytest
 from ledger.batch import job as job_module
 from ledger.batch.build import root_hex
 from ledger.chain.local import LocalChain
+from ledger.chain.registry import AnchorRecord, RegistryView
 from ledger.chain.rpc import Rpc
 from ledger.errors import ChainError
+from ledger.fsck.anchors import check_known
+from ledger.fsck.report import Report
+from ledger.fsck.tables import Tables
+from ledger.record import canonical, record_key
+from ledger.store.archive import ArchiveWriter
 from ledger.store.entryfile import NO_FRAME, Entries, read_entries, write_entries
 from ledger.store.files import WorkspaceLock
+from ledger.workspace import Workspace
 
 from .conftest import Shared, copy, done, duizhang, row, sql, tree, write_csv
 
@@ -227,6 +235,54 @@ def test_an_archive_struck_from_the_store(province: Path) -> None:
     assert len(damaged(province, "store.archive_unnamed")) == 4
 
 
+def test_a_lawful_set_without_archive_although_the_catalog_asks_for_one(province: Path) -> None:
+    def bare(entries: Entries) -> Entries:
+        return Entries(entries.entries, entries.withdrawn, np.full_like(entries.frames, NO_FRAME))
+
+    rewrite(province, "B1", bare)
+    name = f"entries/{entry_file(province, 'B1').name}"
+    sql(province, "UPDATE entry_set SET archive_file = NULL, archive_key_wrapped = NULL WHERE entries_file = ?", name)
+    (remark,) = damaged(province, "store.archive_unnamed")
+    assert "B1" in remark["where"]
+
+
+def forge(workspace: Path, canonical: bytes, record_key: bytes) -> None:
+    """Make B1 a batch of one entry whose archived record is `canonical`: commitment and files agree with each other."""
+    opened = Workspace(workspace)
+    keys = opened.exchange_key("guangzhou").for_catalog(opened.catalog("registration"))
+    tag = keys.key_tag(record_key)
+    entry = np.frombuffer(keys.entry(bytes(16), tag, keys.commit(canonical)[2]), np.uint8).reshape(1, 64)
+    (batch_id,) = sql(workspace, "SELECT id FROM batch WHERE number = 'B1'")[0]
+    with ArchiveWriter(workspace / "archive" / "forged.archive", batch_id.encode(), opened.archive_key()) as writer:
+        frames = writer.append(np.ascontiguousarray(entry[:, 16:32]), [canonical])
+        reference = writer.finish()
+    rewrite(workspace, "B1", lambda _: Entries(entry, np.zeros(1, np.bool_), frames))
+    sql(
+        workspace,
+        "UPDATE entry_set SET archive_file = ?, archive_key_wrapped = ? WHERE batch_id = ?",
+        f"archive/{reference.file_name}",
+        reference.key_wrapped,
+        batch_id,
+    )
+
+
+def test_an_archived_record_that_opens_its_commitment_and_is_no_record(province: Path) -> None:
+    forge(province, b'{"catalog":"registration/1","record":{}}', b"any")
+    (remark,) = damaged(province, "store.archive_form", "claim.root")
+    assert "canonical.fields" in duizhang("-C", province, "fsck", "--lang", "en").out
+    assert remark["where"].endswith("entry 0")
+
+
+def test_an_archived_record_under_the_key_tag_of_another(province: Path) -> None:
+    catalog = Workspace(province).catalog("registration")
+    data = canonical(catalog, dict(row(1)))
+    forge(province, data, b"another record's key")
+    damaged(province, "store.entry_tags", "claim.root")
+    # The subject's tag is looked at as well: forge() leaves it empty.
+    forge(province, data, record_key(catalog, row(1)))
+    damaged(province, "store.entry_tags")
+
+
 def test_deleted_files(province: Path) -> None:
     entry_file(province, "B1").unlink()
     archive_file(province, "B2").unlink()
@@ -263,6 +319,8 @@ def test_two_sets_that_name_one_file(province: Path) -> None:
 def test_one_flipped_byte_in_a_descriptor(province: Path) -> None:
     sql(province, "UPDATE batch SET descriptor = replace(descriptor, 'sha256', 'sha257') WHERE number = 'B1'")
     damaged(province, "batch.id", "batch.descriptor")
+    _, report = fsck(province)
+    assert "archive.no_descriptor" in codes(report, "undetermined")
 
 
 def test_a_descriptor_replaced_by_another_valid_one(province: Path) -> None:
@@ -326,6 +384,11 @@ def test_a_confirmed_claim_that_says_something_else_than_the_chain(province: Pat
 def test_a_confirmed_claim_of_a_revision_that_is_not_on_chain(province: Path) -> None:
     sql(province, "UPDATE claim SET revision = 5 WHERE id = 2")
     damaged(province, "claim.not_on_chain", "store.rolled_back")
+
+
+def test_a_claim_whose_entry_set_is_not_there(province: Path) -> None:
+    sql(province, "UPDATE claim SET entry_set_id = 999 WHERE id = 4")
+    damaged(province, "claim.dangling", "store.integrity")
 
 
 def test_a_claim_that_is_the_other_sides_to_make(city: Path) -> None:
@@ -504,6 +567,16 @@ def test_an_anchor_of_this_account_that_no_job_of_the_store_made(
     damaged(province, "store.rolled_back")
 
 
+def test_a_contract_that_tells_one_revision_twice() -> None:
+    """The real one cannot: equal values are a no-op there."""
+    first = AnchorRecord("guangdong", "ab" * 32, 1, 1, "cd" * 32, 1, 0, 2, 2)
+    second = replace(first, revision=2, sequence=2, block=3, position=3)
+    view = RegistryView(3, 0, 3, {"guangdong": ()}, {"guangdong": (first, second)})
+    check = Report("guangdong").open("anchors", "", "")
+    check_known(check, "guangdong", Tables({}, {}, {}, [], [], []), view)
+    assert [it.code for it in check.damage] == ["store.rolled_back", "store.rolled_back", "chain.repeated"]
+
+
 # ---- what a killed job leaves ----
 
 
@@ -543,6 +616,19 @@ def test_an_anchor_that_was_mined_but_not_saved_is_pending(
     code, report = fsck(province)
     assert (code, report["damage"]) == (0, [])
     assert codes(report, "pending") == {"claim.mined", "outbox.unfinished"}
+
+
+def test_a_lawful_set_whose_sender_is_not_on_chain_is_a_note_as_long_as_we_anchored_nothing(
+    shared: Shared, city: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain that was killed may have lost the sender's anchor; he sends it again."""
+    monkeypatch.setattr(job_module.Job, "anchor", _killed)
+    file = shared.root / "b2.csv"
+    assert duizhang("-C", city, "receive", "registration", file, "--batch", "B2", "--from", "guangdong").code == 2
+    rewrite(city, "B2", lambda it: Entries(it.entries[1:], it.withdrawn[1:], it.frames[1:]))
+    _, report = fsck(city)
+    assert "lawful.not_on_chain" in codes(report, "notes")
+    assert "lawful.never_anchored" not in codes(report)
 
 
 def test_an_open_claim_that_counts_on_revisions_the_chain_does_not_have(

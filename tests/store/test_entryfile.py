@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
+import gc
 import os
 import stat
+import traceback
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +92,11 @@ def disorders() -> dict[str, tuple[np.ndarray, str]]:
         pair[0, byte] = 1
         pair[1, byte + 1 :] = 255
         cases[f"descends at byte {byte}"] = (pair, "store.entries_order")
+    three = np.zeros((3, 64), np.uint8)
+    three[0, 0] = 1
+    three[1, 8:] = 200
+    three[2, 8:] = 201
+    cases["descends at the first word while another pair is equal there"] = (three, "store.entries_order")
     twice = np.repeat(make_entries(1), 2, axis=0)
     cases["an entry twice"] = (twice, "store.entries_order")
     same_tag = make_entries(5)
@@ -233,6 +242,44 @@ def test_a_full_disk_leaves_no_entry_file(small_disk: Path) -> None:
     assert refused.value.code == "store.disk_full"
     assert refused.value.where == str(small_disk / "a.parquet")
     assert os.listdir(small_disk) == []
+
+
+@pytest.mark.parametrize("failing", range(1, 12))
+def test_an_error_while_writing_is_told_once_and_never_by_a_destructor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    # Arrow formats the traceback of an error it was given, also when it meets it again in a destructor. There a nested
+    # parse ends the process: CPython 3.11, "AST constructor recursion depth mismatch".
+    formatted: list[object] = []
+    writes = 0
+
+    class Full:
+        def __init__(self, handle: BinaryIO) -> None:
+            self._handle = handle
+
+        def write(self, data: object) -> int:
+            nonlocal writes
+            writes += 1
+            if writes >= failing:
+                raise OSError(errno.ENOSPC, "injected")
+            return self._handle.write(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._handle, name)
+
+    real = os.fdopen
+    monkeypatch.setattr(os, "fdopen", lambda *given: Full(real(*given)))
+    monkeypatch.setattr(traceback, "format_exception", lambda *given, **options: formatted.append(given) or [])
+    try:
+        write(tmp_path / "a.parquet", make_entries(70_000))
+        code = None
+    except StoreError as error:
+        code = error.code
+    gc.collect()
+    assert writes >= failing
+    assert code == "store.disk_full"
+    assert formatted == []
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_without_permission_is_named(open_folder: Path) -> None:
