@@ -27,6 +27,7 @@ from ledger.store import models
 from ledger.store.archive import ArchiveReader, ArchiveWriter
 from ledger.store.db import Store
 from ledger.store.entryfile import NO_FRAME, Entries, read_entries, write_entries
+from ledger.store.files import os_errors
 from ledger.workspace import Workspace
 
 
@@ -128,6 +129,8 @@ class Book:
         marked = np.flatnonzero(batch.entries.withdrawn & (batch.entries.frames != NO_FRAME))
         if not len(marked):
             return
+        # By frame: the reader keeps the frame it read last.
+        marked = marked[np.argsort(batch.entries.frames[marked], kind="stable")]
         with self.opener([batch], catalog, keys) as open_version:
             for index in marked.tolist():
                 data = open_version(Version(0, index, True, batch.entries.entries[index].tobytes()))
@@ -227,7 +230,8 @@ class Book:
             for path in sorted(folder.iterdir()):
                 name = f"{folder.name}/{path.name}"
                 if name not in named:
-                    path.unlink()
+                    with os_errors(path):
+                        path.unlink()
                     swept.append(name)
         return swept
 
