@@ -28,7 +28,7 @@ STEPS: tuple[tuple[str, str, str], ...] = (
     (
         "registry",
         "登记读数一致；各参与方与文件所称上链均在链上",
-        "one whole reading of the registry has the parties and hints",
+        "one whole reading of the registry holds the trusted parties and the file's hints",
     ),
     ("anchors", "收发双方对该批次的上链；事件与存储一致", "the anchors of the batch's sides; events equal storage"),
     ("path", "路径由条目通向上链的根", "the path leads from the entry to the anchored root"),

@@ -52,7 +52,9 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
     The order of effects of design section 6. Wherever this stops, running it again goes on from there: nothing is anchored
     twice (the contract takes equal values as no-op), nothing confirmed is lost.
     """
-    confirmed = _finish(store, link)
+    with store.read() as session:
+        begun = bool(unfinished(session))
+    confirmed = _finish(store, link) if begun else 0
     while True:
         view = link.registry.view()
         with store.read() as session:
@@ -64,6 +66,7 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
             # An equal anchor is there already (our store is older than the chain): confirmed like any other.
             confirmed += _finish(store, link)
         if not fresh:
+            _check_none_open(store, link)
             return confirmed
         _check_known(store, view, workspace.party, fresh, batches)
         wanted = {
@@ -84,6 +87,18 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
             confirmed += _finish(store, link)
 
 
+def _check_none_open(store: Store, link: Link) -> None:
+    with store.read() as session:
+        waiting = _open_claims(session)
+    if waiting:
+        raise ChainError(
+            "chain.pending",
+            f"{len(waiting)} 项上链尚未达到终局条件 {link.finality}；下次运行会继续",
+            f"{len(waiting)} anchor(s) are on chain but not yet final under {link.finality}; the next run goes on",
+            link.rpc.where,
+        )
+
+
 def _finish(store: Store, link: Link) -> int:
     """Settle stored transactions and record what the contract then shows, all in one transaction of the store."""
     with store.read() as session:
@@ -102,10 +117,14 @@ def _finish(store: Store, link: Link) -> int:
             batch = session.get_one(models.Batch, claim.batch_id)
             party = batch.sender_party if entry_set.role == "lawful" else batch.receiver_party
             record = _match(view, party, claim, entry_set)
-            if record is not None:
+            if record is not None and record.block <= final.height:
                 _confirm(claim, record)
                 confirmed += 1
-            elif claim.transaction_id is not None and (claim.transaction_id in done or _replaced(session, claim)):
+            elif (
+                record is None
+                and claim.transaction_id is not None
+                and (claim.transaction_id in done or _replaced(session, claim))
+            ):
                 # Its transaction failed or lost its nonce: the claim stands, under a new transaction.
                 claim.state, claim.transaction_id = "intent", None
             elif claim.transaction_id is not None:

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ledger.anchor.link import Link
-from ledger.chain.finality import Reorganised, is_final
+from ledger.chain.finality import Reorganised, final_height, is_final
 from ledger.chain.identity import Block
 from ledger.chain.transactions import Outcome, next_nonce, prepare, receipt, send_raw, wait_for_receipt
 from ledger.errors import ChainError
@@ -35,10 +35,14 @@ UNFINISHED: tuple[models.TransactionState, ...] = ("signed", "sent", "mined")
 
 @dataclass(frozen=True)
 class Final:
-    """Transactions that are final and, on the embedded chain, safely dumped; `remembered` is the block to remember."""
+    """Transactions that are final and, on the embedded chain, safely dumped.
+
+    `remembered` is the block to remember, `height` the last block whose anchors may be called confirmed.
+    """
 
     transactions: tuple[models.Transaction, ...]
     remembered: Block
+    height: int
 
 
 def store_signed(
@@ -92,13 +96,25 @@ def settle(store: Store, link: Link, now: Callable[[], str]) -> Final:
         _mine(store, link, row, now)
     with store.read() as session:
         mined = [row for row in unfinished(session) if row.state == "mined"]
+    remembered = None
+    if link.local is not None:
+        # Only what is in a written dump survives a kill of the node, so nothing is confirmed before. A node killed just now comes
+        # back from an older dump here: the look at each block below then finds it gone.
+        number, block_hash = link.local.checkpoint()
+        remembered = Block(number, block_hash.removeprefix("0x"))
     for row in mined:
         _wait_final(store, link, row, now)
-    if link.local is not None:
-        # Only what is in a written dump survives a kill of the node, so nothing is confirmed before.
-        number, block_hash = link.local.checkpoint()
-        return Final(tuple(mined), Block(number, block_hash.removeprefix("0x")))
-    return Final(tuple(mined), _last_block(link, mined))
+    if remembered is None:
+        return Final(tuple(mined), _last_block(link, mined), final_height(link.rpc, link.finality))
+    for row in mined:
+        if _block_of(row).number > remembered.number:
+            raise ChainError(
+                "chain.pending",
+                f"交易 0x{row.hash} 尚未写入链的存盘；下次运行会继续",
+                f"transaction 0x{row.hash} is not in the chain's dump yet; the next run goes on",
+                link.rpc.where,
+            )
+    return Final(tuple(mined), remembered, remembered.number)
 
 
 def _mine(store: Store, link: Link, row: models.Transaction, now: Callable[[], str]) -> None:

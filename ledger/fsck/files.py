@@ -9,14 +9,13 @@ import numpy as np
 
 from ledger.batch.book import Book
 from ledger.chain.account import account_address, read_password
-from ledger.errors import InputError
 from ledger.fsck.archives import Opener, check_archive, key_party
 from ledger.fsck.report import Check, Remark, Report
 from ledger.fsck.tables import Tables
 from ledger.keys import parse_key
 from ledger.progress import watched
 from ledger.store import models
-from ledger.store.files import TEMPORARY, read_private
+from ledger.store.files import TEMPORARY, os_errors, read_private
 from ledger.workspace import OWN, Workspace
 
 _KEY_NAME = re.compile(r"[1-9][0-9]{0,8}\.key", re.ASCII)
@@ -142,13 +141,6 @@ def check_leftovers(report: Report, workspace: Workspace, tables: Tables) -> Non
 def _files(folder: Path, *, deep: bool = True) -> list[Path]:
     if not folder.is_dir():
         return []
-    try:
+    with os_errors(folder):
         found = folder.rglob("*") if deep else folder.iterdir()
         return sorted(path for path in found if path.is_file())
-    except OSError as error:
-        raise InputError(
-            "store.permission",
-            f"无法读取目录：{error.strerror}",
-            f"the folder cannot be read: {error.strerror}",
-            str(folder),
-        ) from error

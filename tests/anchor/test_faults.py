@@ -5,6 +5,8 @@ A fault is an exception nobody catches, as a kill would be: the process forgets 
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from ledger.chain.local import LocalChain
+from ledger.chain.node import nodes_of
 from ledger.store.db import Store
 from ledger.store.files import NewFile
 from tests.conftest import Pair, permit
@@ -146,3 +149,38 @@ def test_a_chain_that_came_back_older_gets_the_same_raw_transactions(pair: Pair)
     told = pair.province.ok("send", "permits", path, "--batch", "B2", "--to", "guangzhou")
     assert (told["anchor"]["revision"], told["anchor"]["sequence"]) == (1, 2)
     assert pair.province.run("fsck", "--json").code == 0
+
+
+@pytest.mark.parametrize("side", ["send", "receive"])
+def test_a_node_killed_between_receipt_and_dump_confirms_nothing(pair: Pair, side: str) -> None:
+    home = pair.province.home / "chain"
+    pair.deliver("B1", [permit(1)])
+    LocalChain(home).down()
+    path = pair.file("B2.csv", [permit(2)])
+    send = ("send", "permits", path, "--batch", "B2", "--to", "guangzhou")
+    receive = ("receive", "permits", path, "--batch", "B2", "--from", "guangdong", "--load")
+    words, party = (send, pair.province) if side == "send" else (receive, pair.city)
+    if side == "receive":
+        pair.province.ok(*send)
+    real = LocalChain.checkpoint
+    killed: list[int] = []
+
+    def kill_first(chain: LocalChain) -> tuple[int, str]:
+        if not killed:
+            for node in nodes_of(home):
+                os.kill(node.pid, signal.SIGKILL)
+                killed.append(node.pid)
+        return real(chain)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalChain, "checkpoint", kill_first)
+        ran = party.run(*words, "--json")
+    assert killed
+    # The node came back from its last dump, without the anchor: "could not tell", never "confirmed".
+    assert ran.code == 2, ran
+    assert ran.json["error"]["code"] in ("chain.reorganised", "chain.pending", "chain.unreachable")
+    told = party.ok(*words)
+    assert told["anchor"]["revision"] == 1
+    pair.city.ok(*receive)
+    for party in (pair.province, pair.city):
+        assert party.run("fsck", "--json").code == 0

@@ -37,7 +37,8 @@ def refused(code: str, action: Callable[[], Any]) -> ChainError:
 
 def mine(url: str, blocks: int = 1) -> None:
     with Rpc(url) as rpc:
-        rpc.call("anvil_mine", hex(blocks))
+        for _ in range(blocks):
+            rpc.call("anvil_mine", "0x1")
 
 
 # ---- what is refused ----
@@ -256,6 +257,9 @@ def test_a_hung_node_is_replaced(deployed: Deployed, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(local_module, "READY_SECONDS", 3.0)
     (hung,) = nodes.nodes_of(deployed.chain.home)
     os.kill(hung.pid, signal.SIGSTOP)
+    # Its threads stop one after the other.
+    while nodes.answers(hung, timeout_seconds=0.2):
+        pass
     deployed.rpc = Rpc(deployed.chain.ensure_running())
     assert hung not in nodes.nodes_of(deployed.chain.home)
     assert deployed.registry.view().address("guangzhou") == deployed.address
@@ -319,12 +323,14 @@ def test_checkpoint_names_the_last_block_that_is_in_the_written_dump(deployed: D
     assert block["parentHash"] == block_hash
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", "after", "stale"])
 def test_a_block_mined_while_saving_makes_the_saver_begin_again(
     deployed: Deployed, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Just before or after the dump is taken, so that dump and newest block differ."""
+    """Just before or after the dump is taken, or while an old one is handed out: dump and newest block differ."""
     call = Rpc.call
+    stale = deployed.rpc.call("anvil_dumpState", False)
+    mine(deployed.rpc.where, 2 if moment == "stale" else 0)
     dumped: list[int] = []
 
     def racing(self: Rpc, method: str, *params: Any) -> Any:
@@ -333,6 +339,8 @@ def test_a_block_mined_while_saving_makes_the_saver_begin_again(
         dumped.append(1)
         if len(dumped) > interruptions:
             return call(self, method, *params)
+        if moment == "stale":
+            return stale
         if moment == "before":
             call(self, "anvil_mine", "0x1")
         answer = call(self, method, *params)

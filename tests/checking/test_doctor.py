@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -135,7 +136,43 @@ def test_a_disk_that_is_nearly_full(province: Path, monkeypatch: pytest.MonkeyPa
     problems(province, "doctor.disk")
 
 
+def test_a_disk_that_cannot_be_asked_is_a_warning(province: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shutil, "disk_usage", refused)
+    _, checks = doctor("-C", province)
+    assert [(it["code"], it["result"]) for it in checks if it["name"] == "disk"] == [("doctor.disk", "warning")]
+
+
 # ---- the workspace ----
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
+    """As if this user might not write there; the tests may run as root, whom nothing is denied."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != denied and real(path, mode))
+
+
+def test_folders_that_are_gone_or_belong_to_somebody_else(province: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deny(monkeypatch, province / "entries")
+    (remark,) = problems(province, "doctor.folder_access")
+    assert remark["where"].endswith("entries")
+    shutil.rmtree(province / "keys")
+    assert {"doctor.folder", "key.missing"} <= {it["code"] for it in doctor("-C", province)[1]}
+
+
+def test_a_store_that_may_not_be_written(province: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deny(monkeypatch, province / "store" / "ledger.db")
+    problems(province, "store.read_only")
+
+
+def test_a_workspace_without_any_source_is_a_warning(province: Path, city: Path) -> None:
+    def codes(workspace: Path) -> set[str]:
+        return {it["code"] for it in doctor("-C", workspace)[1] if it["result"] == "warning"}
+
+    assert "doctor.no_sources" in codes(province)
+    assert "doctor.no_sources" not in codes(city)
 
 
 def test_a_typing_error_in_the_settings_does_not_hide_what_else_is_wrong(province: Path) -> None:
@@ -180,10 +217,6 @@ def test_a_broken_catalog_file_is_named(province: Path) -> None:
     assert remark["where"].endswith("own.toml")
 
 
-def broken_store(change: Callable[[Path], object]) -> Callable[[Path], object]:
-    return lambda workspace: change(workspace / "store" / "ledger.db")
-
-
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -197,6 +230,8 @@ def test_a_store_that_cannot_be_used(province: Path, change: Callable[[Path], ob
     sql(province, "PRAGMA wal_checkpoint(TRUNCATE)")
     change(province / "store" / "ledger.db")
     problems(province, code)
+    _, checks = doctor("-C", province)
+    assert [it["code"] for it in checks if it["result"] == "skipped"] == ["doctor.not_reached"]
 
 
 def test_sources_that_cannot_be_read_are_named_each_with_what_is_missing(city: Path, tmp_path: Path) -> None:
@@ -275,14 +310,15 @@ def test_an_account_that_holds_another_name_or_no_role() -> None:
 
 def test_clocks_and_time_zones_are_warnings() -> None:
     def clock(block_time: int, embedded: bool) -> list[str]:
-        return [it.result for it in judge_clock(block_time, 1_000_000.0, embedded=embedded)]
+        return [it.code or it.result for it in judge_clock(block_time, 1_000_000.0, embedded=embedded)]
 
     assert clock(1_000_060, True) == ["ok"]
-    assert clock(1_000_500, True) == ["warning"]
+    assert clock(1_000_500, True) == ["doctor.clock"]
     assert clock(900_000, True) == ["ok"]
-    assert clock(900_000, False) == ["warning"]
+    assert clock(900_000, False) == ["doctor.clock"]
     assert list(judge_zone("+08:00", {"registration": "+08:00"})) == []
-    assert [it.result for it in judge_zone("+00:00", {"registration": "+08:00"})] == ["warning"]
+    (zone,) = judge_zone("+00:00", {"registration": "+08:00"})
+    assert (zone.code, zone.result) == ("doctor.time_zone", "warning")
 
 
 def test_every_code_has_something_to_do() -> None:

@@ -86,6 +86,12 @@ def test_an_open_claim_is_pending_and_after_a_day_overdue(
         assert ("overdue.claim" in [it.code for it in later.attention]) is overdue
 
 
+def test_unfinished_transactions_and_interrupted_runs_are_pending(province: Path) -> None:
+    sql(province, "UPDATE outbox SET state = 'sent', block_number = NULL, block_hash = NULL WHERE id = 7")
+    sql(province, "INSERT INTO run (command, started_at) VALUES ('nightly', '2026-01-01T00:00:00Z')")
+    assert [it["code"] for it in status(province)["pending"]] == ["outbox.unfinished", "run.unfinished"]
+
+
 def test_a_batch_that_readers_refuse_is_shown_with_the_reason(province: Path) -> None:
     """guangzhou's address is exchanged in the reader's eyes: the descriptor's receiver never held a name."""
     from ledger.batch import stream as streams

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 from eth_account.signers.local import LocalAccount
 
-from ledger import jcs, merkle
+from ledger import jcs, merkle, prove
+from ledger.anchor.link import Link
 from ledger.chain.contract import anchor_registry
 from ledger.chain.local import ChainStatus, LocalChain
 from ledger.chain.registry import Registry
@@ -112,7 +114,8 @@ def test_a_personal_key_is_masked_in_messages_names_and_json_and_the_file_comes_
     ]
     assert "张三" not in ran.out + ran.err
     assert "以明文含有个人信息（字段 inspector）" in ran.err
-    assert all(path.name.startswith("inspections-S") and path.name.isascii() for path in tmp_path.iterdir())
+    name = re.compile(r"inspections-S\d{8}_1-[0-9a-f]{12}\.proof\.json")
+    assert all(name.fullmatch(path.name) for path in tmp_path.iterdir())
     unknown = stage.pair.city.run("prove", "inspections", '{"office":"T-9","inspector":"王五"}')
     assert unknown.code == 2
     assert "王五" not in unknown.err
@@ -245,6 +248,21 @@ def test_an_anchor_that_is_not_on_disk_yet_is_not_proved(
     assert error(stage.pair.city, "prove", "permits", "A-3") == "prove.not_confirmed"
     saved(received - 1, monkeypatch)
     assert [hint.party for hint in parse_proof(stage.prove("A-3")).anchors] == ["guangdong"]
+
+
+def test_what_is_proved_is_read_after_it_was_asked_what_is_confirmed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a node killed in between could give an anchor that its successor has in another block."""
+    asked = prove._confirmed_height
+
+    def meanwhile(link: Link) -> int:
+        path = stage.pair.file("M1.csv", [permit(81)])
+        stage.pair.city.ok("send", "permits", path, "--batch", "M1", "--to", "guangdong")
+        return asked(link)
+
+    monkeypatch.setattr(prove, "_confirmed_height", meanwhile)
+    assert parse_proof(stage.prove("A-81")).descriptor.batch == "M1"
 
 
 @contextmanager

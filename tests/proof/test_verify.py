@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ledger import jcs
-from ledger.chain.rpc import Rpc
+from ledger.chain.rpc import Rpc, RpcAnswered
 from ledger.cli import main
 from ledger.verdict import STEPS
 from ledger.verify import verify
@@ -173,13 +173,22 @@ def test_a_file_that_is_not_there_is_named(stage: Stage) -> None:
     assert "none.json" in result.zh
 
 
-def test_control_characters_of_a_record_never_reach_the_terminal(
-    stage: Stage, good: bytes, capsys: pytest.CaptureFixture[str]
+def test_control_characters_of_a_record_or_of_a_node_never_reach_the_terminal(
+    stage: Stage, good: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def colour(top: Any) -> None:
         opened = json.loads(top["record"]["canonical"])
         opened["record"]["holder"] = "a\x1b[31mb"
         top["record"]["canonical"] = jcs.dump(opened).decode()
 
+    def refuse(self: Rpc, method: str, *_: Any) -> Any:
+        raise RpcAnswered(method, -1, "\x1b[31mproved", "", self.where)
+
     main(["verify", str(stage.file("c.json", edited(good, colour)))])
-    assert "\x1b" not in capsys.readouterr().out
+    monkeypatch.setattr(Rpc, "call", refuse)
+    trust = stage.file("trust.json", stage.trust)
+    main(["verify", str(stage.file("proof.json", good)), "--trust", str(trust), "--rpc", stage.rpc])
+    printed = capsys.readouterr()
+    assert "31mb" in printed.out
+    assert "31mproved" in printed.out
+    assert "\x1b" not in printed.out + printed.err
