@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ledger.chain.finality import parse_finality
 from ledger.errors import InputError, NotBuiltError
 
 PARTY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
-_FINALITY = re.compile(r"instant|finalized|depth:[1-9][0-9]{0,4}", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
 
 Origin = Literal["own", "delivery"]
@@ -86,7 +86,7 @@ def parse_config(data: bytes, where: str) -> Config:
         home=_text(chain, "home", "chain.", where, "chain"),
         contract=_matching(_text(chain, "contract", "chain.", where), _ADDRESS, "chain.contract", where),
         account=_matching(_text(chain, "account", "chain.", where), _ADDRESS, "chain.account", where),
-        finality=_matching(_text(chain, "finality", "chain.", where, "instant"), _FINALITY, "chain.finality", where),
+        finality=str(parse_finality(_text(chain, "finality", "chain.", where, "instant"), where)),
     )
     sources = {
         catalog_id: _source(table, f"source.{catalog_id}.", where)

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from sqlalchemy import select
 
-from ledger.anchor.claims import OPEN, chain_time
+from ledger.anchor.claims import OPEN
 from ledger.anchor.link import open_link
 from ledger.anchor.outbox import UNFINISHED
 from ledger.batch.job import read_registry
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
 from ledger.chain.local import LocalChain
 from ledger.chain.registry import AnchorRecord, RegistryView
+from ledger.chain.view import time_utc
 from ledger.descriptor import parse_descriptor
 from ledger.errors import LedgerError
 from ledger.store import models
@@ -58,7 +59,7 @@ class Side:
         if not records:
             return None
         last = records[-1]
-        return cls(last.revision, last.size, last.root, last.block, chain_time(last.time))
+        return cls(last.revision, last.size, last.root, last.block, time_utc(last.time))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from ledger.batch.stream import AnnouncedBatch
 from ledger.chain.registry import AnchorRecord
-from ledger.errors import ChainError, LedgerError
+from ledger.chain.view import time_utc
+from ledger.errors import LedgerError
 from ledger.proof import EvidenceError, ProofFile
 from ledger.record import Opened, shown
 
@@ -78,17 +78,6 @@ class Verification:
     def exit_code(self) -> int:
         """0 proved, 1 the evidence contradicts, 2 could not tell."""
         return {"proved": 0, "contradicted": 1, "undetermined": 2}[self.verdict]
-
-
-def time_utc(seconds: int) -> str:
-    """A block's time as UTC text; chains that count milliseconds (over 10^11) are read as such."""
-    try:
-        moment = datetime.fromtimestamp(seconds / 1000 if seconds > 10**11 else seconds, UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        raise ChainError(
-            "chain.time", f"链上时间 {seconds} 不是时间", f"the chain's time {seconds} is no time"
-        ) from error
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Steps:

@@ -15,11 +15,12 @@ from ledger.batch.stream import AnnouncedBatch, Streams, read_streams
 from ledger.chain.identity import Block, Identity, check_identity
 from ledger.chain.registry import AnchorEvent, AnchorRecord, Registry, RegistryView
 from ledger.chain.rpc import Rpc, RpcAnswered
+from ledger.chain.view import time_utc
 from ledger.errors import InputError, LedgerError
 from ledger.keys import digest
 from ledger.proof import AnchorHint, EvidenceError, ProofFile, TrustFile
 from ledger.record import Opened, shown
-from ledger.verdict import Evidence, Say, Steps, Verification, ended, sentence, time_utc
+from ledger.verdict import Evidence, Say, Steps, Verification, ended, sentence
 
 # How nodes for development begin what web3_clientVersion says, in lower case.
 _DEVELOPMENT = ("anvil", "hardhat", "ganache", "ethereumjs testrpc", "ethereumtester", "eth-tester", "eth_tester")

@@ -17,6 +17,7 @@ from ledger.chain.account import load_account
 from ledger.chain.identity import Block
 from ledger.chain.registry import AnchorRecord, RegistryView
 from ledger.chain.transactions import Claim, encode_anchor, groups
+from ledger.chain.view import time_utc
 from ledger.errors import ChainError
 from ledger.store import models
 from ledger.store.db import Store
@@ -182,13 +183,8 @@ def _replaced(session: Session, claim: models.Claim) -> bool:
 def _confirm(claim: models.Claim, record: AnchorRecord) -> None:
     claim.state = "confirmed"
     claim.revision, claim.sequence, claim.position = record.revision, record.sequence, record.position
-    claim.block_number, claim.chain_time = record.block, chain_time(record.time)
+    claim.block_number, claim.chain_time = record.block, time_utc(record.time)
     claim.confirmed_at = _now()
-
-
-def chain_time(seconds: int) -> str:
-    """A block's time as UTC text; chains that count milliseconds (over 10^11) are read as such."""
-    return models.utc_text(datetime.fromtimestamp(seconds / 1000 if seconds > 10**11 else seconds, UTC))
 
 
 def _now() -> str:

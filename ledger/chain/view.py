@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
 from ledger.errors import ChainError
@@ -135,6 +136,17 @@ def check_whole(view: RegistryView, where: str = "") -> None:
             f"registrations and anchors must take exactly the positions 1 to {view.position}; there are {len(taken)}",
             where,
         )
+
+
+def time_utc(seconds: int) -> str:
+    """A block's time as UTC text; chains that count milliseconds (over 10^11) are read as such."""
+    try:
+        moment = datetime.fromtimestamp(seconds / 1000 if seconds > 10**11 else seconds, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ChainError(
+            "chain.time", f"链上时间 {seconds} 不是时间", f"the chain's time {seconds} is no time"
+        ) from error
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def contradiction(zh: str, en: str, where: str = "") -> ChainError:

@@ -6,9 +6,10 @@ import argparse
 import os
 from pathlib import Path
 
+from ledger.chain.view import time_utc
 from ledger.cli.speech import error_json, message, print_json, say, visible
 from ledger.errors import NotBuiltError
-from ledger.verdict import STEPS, Evidence, Step, Verification, time_utc
+from ledger.verdict import STEPS, Evidence, Step, Verification
 from ledger.verify import verify
 
 

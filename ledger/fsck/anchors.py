@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ledger.anchor.claims import OPEN, chain_time
+from ledger.anchor.claims import OPEN
 from ledger.anchor.link import known_chain
 from ledger.chain.identity import Block, Identity, check_identity
 from ledger.chain.local import LocalChain
 from ledger.chain.registry import AnchorRecord, Registry, RegistryView
 from ledger.chain.rpc import Rpc, hex_bytes
+from ledger.chain.view import time_utc
 from ledger.errors import ChainError
 from ledger.fsck.report import Check, Remark, Report
 from ledger.fsck.tables import Tables
@@ -183,7 +184,7 @@ def _check_confirmed(
         ("sequence", claim.sequence, record.sequence),
         ("position", claim.position, record.position),
         ("block_number", claim.block_number, record.block),
-        ("chain_time", claim.chain_time, chain_time(record.time)),
+        ("chain_time", claim.chain_time, time_utc(record.time)),
     ]
     for name, stored, on_chain in pairs:
         if stored != on_chain:

@@ -19,6 +19,7 @@ from ledger.fsck.report import Report
 from ledger.fsck.tables import Tables
 from ledger.store.entryfile import Entries
 from ledger.store.files import WorkspaceLock
+from tests.conftest import Pair, permit
 
 from .conftest import Shared, copy, done, duizhang, row, sql, tree, write_csv
 from .fsck_runs import codes, damaged, entry_file, fsck, rewrite, undetermined
@@ -62,6 +63,26 @@ def test_the_text_names_every_check_and_the_verdict(province: Path) -> None:
 def test_fsck_starts_a_killed_chain_and_is_clean(shared: Shared, city: Path) -> None:
     shared.chain.down()
     assert fsck(city)[0] == 0
+
+
+def test_an_own_source_with_accepted_changes_and_withdrawals_is_clean(own: Pair) -> None:
+    for number in range(3):
+        own.sql("INSERT INTO permits VALUES (?, ?, ?, ?, ?)", *permit(number).values())
+    own.city.ok("anchor", "permits")
+    own.sql("UPDATE permits SET holder = '乙公司' WHERE no = 'A-1'")
+    own.city.ok("accept", "permits", "A-1", "--reason", "更名", "--by", "li")
+    own.sql("DELETE FROM permits WHERE no = 'A-2'")
+    own.city.ok("withdraw", "permits", "A-2", "--reason", "expired", "--by", "li")
+    code, report = fsck(own.city.home)
+    assert (code, report["notes"]) == (0, [])
+    seen = {check["name"]: check["detail"] for check in report["checks"]}
+    assert seen["consents"].startswith("2 ")
+    states = own.city.ok("status")["streams"][0]["batches"]
+    assert [(batch["kind"], batch["state"]) for batch in states] == [
+        ("sealed", "anchored"),
+        ("correction", "anchored"),
+        ("correction", "anchored"),
+    ]
 
 
 # ---- the chain ----
