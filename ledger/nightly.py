@@ -5,7 +5,9 @@ One catalog that cannot be read does not hide the others: its error stands in th
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -18,11 +20,11 @@ from ledger.batch.intake import FileOptions
 from ledger.batch.job import Job
 from ledger.catalog import Catalog
 from ledger.delivery.receive import Delivered, Received, expect, is_open, land, take_file
-from ledger.errors import LedgerError
+from ledger.errors import InputError, LedgerError
 from ledger.reconcile.source import Reconciliation, reconcile
 from ledger.sealing import Anchored, seal
 from ledger.store import models
-from ledger.store.files import os_errors, sync_folder
+from ledger.store.files import os_errors, store_error, sync_folder
 
 _BRIEF_ZONE = timezone(
     timedelta(hours=8)
@@ -75,6 +77,10 @@ def run_nightly(job: Job) -> Night:
             night.reconciled.append(report)
         except LedgerError as error:
             night.failures.append(Failure(catalog_id, error))
+        except Exception as error:
+            # A fault of ours in one catalog must not hide the others, nor leave the morning without a brief.
+            night.failures.append(Failure(catalog_id, _internal(error)))
+    _tell_unhandled(job, night)
     night.finished_at = now()
     _end(job, run_id, night)
     return night
@@ -91,7 +97,9 @@ def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
             waiting[sender, incoming.batch.descriptor.batch] = path, take_file(job, incoming, FileOptions(path))
         except LedgerError as error:
             night.failures.append(Failure(f"inbox/{sender}/{catalog.id}/{path.name}", error))
-    for stream in job.streams.of_catalog(catalog.id, receiver=job.party):
+    # A stranger we share no key with is named by the reconciliation's notes; he must not stop the night.
+    known = [s for s in job.streams.of_catalog(catalog.id, receiver=job.party) if job.workspace.has_key(s.sender)]
+    for stream in known:
         for batch in job.streams.batches(stream):
             number = batch.descriptor.batch
             arrived = waiting.get((stream.sender, number))
@@ -109,8 +117,56 @@ def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
 def _put_away(path: Path) -> None:
     """What was received is kept under another name, so that it is not read again; killed before this, it is read again for nothing."""
     with os_errors(path):
-        path.rename(path.with_name(f"{path.name}.received"))
+        names = (path.with_name(f"{path.name}.received{(n and f'-{n}') or ''}") for n in itertools.count())
+        path.rename(next(name for name in names if not name.exists()))
         sync_folder(path.parent)
+
+
+def _tell_unhandled(job: Job, night: Night) -> None:
+    """What waits and nobody looked at: announced batches and delivered files that no source of ours takes."""
+    sources = job.workspace.config.sources
+    taken = {catalog_id for catalog_id, source in sources.items() if source.origin == "delivery"}
+    for stream in sorted(job.streams.by_id):
+        if stream.receiver == job.party and stream.catalog_id not in taken and job.workspace.has_key(stream.sender):
+            night.failures.append(Failure(f"{stream.sender} → {stream.catalog_id}", _no_source(stream.catalog_id)))
+    told = {failure.what for failure in night.failures}
+    root = job.workspace.root
+
+    def unreadable(error: OSError) -> None:
+        night.failures.append(Failure("inbox", store_error(error, Path(error.filename or root / "inbox"))))
+
+    for folder, _, names in os.walk(root / "inbox", onerror=unreadable):
+        for name in sorted(names):
+            path = Path(folder) / name
+            what = str(path.relative_to(root))
+            if ".received" not in name and what not in told and not _takes(path, taken, root):
+                night.failures.append(Failure(what, _odd_file(what)))
+
+
+def _takes(path: Path, taken: set[str], root: Path) -> bool:
+    parts = path.relative_to(root / "inbox").parts
+    return len(parts) == 3 and parts[1] in taken and path.suffix == ".csv"
+
+
+def _no_source(catalog_id: str) -> InputError:
+    return InputError(
+        "nightly.no_source",
+        f'对方已宣告目录 {catalog_id} 的批次，但本方没有 origin = "delivery" 的 [source.{catalog_id}]：无从核对',
+        f'batches of {catalog_id} were announced to us and there is no [source.{catalog_id}] of origin "delivery": nobody looked',
+    )
+
+
+def _odd_file(what: str) -> InputError:
+    return InputError(
+        "nightly.odd_file",
+        f'{what} 未被处理：应为 inbox/<发送方>/<目录>/<批次号>.csv，且目录有 origin = "delivery" 的数据源',
+        f"{what} was not taken in: it should be inbox/<sender>/<catalog>/<batch>.csv of a catalog with a delivery source",
+    )
+
+
+def _internal(error: Exception) -> LedgerError:
+    text = f"{type(error).__name__}: {error}"
+    return LedgerError("internal", f"程序内部错误：{text}", f"internal error: {text}")
 
 
 def _begin(job: Job) -> int:

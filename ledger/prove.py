@@ -18,7 +18,7 @@ from ledger.anchor.link import Link
 from ledger.batch.book import KnownBatch, StreamLedger
 from ledger.batch.history import Bytes2D, Version
 from ledger.batch.job import Job
-from ledger.batch.keyarg import parse_key_argument
+from ledger.batch.keyarg import key_label, parse_key_argument
 from ledger.batch.stream import StreamId
 from ledger.catalog import Catalog
 from ledger.chain.finality import final_height
@@ -27,7 +27,7 @@ from ledger.descriptor import batch_number
 from ledger.errors import ChainError, InputError, LedgerError, NotBuiltError
 from ledger.keys import CatalogKeys, digest
 from ledger.proof import AnchorHint, ProofFile, TrustFile, dump_proof
-from ledger.record import Opened, record_key, shown
+from ledger.record import Opened, record_key
 from ledger.workspace import OWN
 
 
@@ -144,7 +144,7 @@ def _choose(
     if not found:
         raise _not_found(catalog, values, held, unread, number)
     wanted = found if number is not None else [it for it in found if not it.version.withdrawn]
-    label = _label(catalog, values)
+    label = key_label(catalog, values)
     if not wanted:
         at = max(found, key=lambda it: it.position).batch.announced.descriptor.batch
         raise InputError(
@@ -226,7 +226,7 @@ def _not_found(
     unread: Sequence[tuple[StreamId, LedgerError]],
     number: str | None,
 ) -> LedgerError:
-    label = _label(catalog, values)
+    label = key_label(catalog, values)
     if unread:
         # It may be there: this answer is not known, and what is missing to know it is.
         return unread[0][1]
@@ -342,11 +342,6 @@ class _Rows(Sequence[bytes]):
     def __getitem__(self, at: slice) -> Sequence[bytes]: ...
     def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
         return _Rows(self._rows[at]) if isinstance(at, slice) else self._rows[at].tobytes()
-
-
-def _label(catalog: Catalog, values: Mapping[str, str]) -> str:
-    told = [shown(catalog.by_name[name], value) for name, value in values.items()]
-    return told[0] if len(told) == 1 else " ".join(f"{n}={v}" for n, v in zip(values, told, strict=True))
 
 
 def _route(found: _Found) -> str:

@@ -18,7 +18,7 @@ from ledger.anchor.claims import propose
 from ledger.batch.book import StreamLedger, now, save_batch
 from ledger.batch.build import Builder, Built, result_of
 from ledger.batch.job import Job
-from ledger.batch.keyarg import parse_key_argument
+from ledger.batch.keyarg import key_label, parse_key_argument
 from ledger.batch.stream import StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
@@ -101,8 +101,8 @@ def withdraw(job: Job, catalog: Catalog, keys: Sequence[str], *, reason: str, by
             if key < 0 or not ledger.history.live[key]:
                 raise InputError(
                     "withdraw.not_live",
-                    f"记录 {text} 没有有效的上链版本，无可撤回",
-                    f"record {text} has no live anchored version, there is nothing to withdraw",
+                    f"记录 {key_label(catalog, values)} 没有有效的上链版本，无可撤回",
+                    f"record {key_label(catalog, values)} has no live anchored version, there is nothing to withdraw",
                     "KEY",
                 )
             if tag in tags:
@@ -126,7 +126,9 @@ def own_source(job: Job, catalog: Catalog) -> None:
 
 
 def _acceptable(reading: Reading, catalog: Catalog, text: str) -> bytes:
-    tag = reading.keys.key_tag(record_key(catalog, parse_key_argument(catalog, text)))
+    values = parse_key_argument(catalog, text)
+    tag = reading.keys.key_tag(record_key(catalog, values))
+    label = key_label(catalog, values)
     found: Finding | None = next((f for f in reading.comparison.findings if f.key_tag == tag.hex()), None)
     if found is not None and found.kind in ACCEPTABLE:
         return tag
@@ -138,7 +140,7 @@ def _acceptable(reading: Reading, catalog: Catalog, text: str) -> bytes:
         state_zh, state_en = "已不在数据源中；删除请用 withdraw", "is gone from the source; use withdraw"
     else:
         state_zh, state_en = f"为 {found.kind}，须先改正数据源", f"is {found.kind}; the source must be mended first"
-    raise InputError("accept.nothing", f"记录 {text} {state_zh}", f"record {text} {state_en}", "KEY")
+    raise InputError("accept.nothing", f"记录 {label} {state_zh}", f"record {label} {state_en}", "KEY")
 
 
 def _rows_of(reading: Reading, tags: npt.NDArray[np.uint8], archive: ArchiveWriter | None) -> Built:

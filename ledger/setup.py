@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from pathlib import Path
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from ledger.anchor.claims import remember
+from ledger.anchor.claims import finish
 from ledger.anchor.link import Link, open_link
-from ledger.anchor.outbox import settle, store_signed
+from ledger.anchor.outbox import store_signed
 from ledger.batch.book import now
 from ledger.chain.account import create_account, load_account
 from ledger.chain.finality import Finality
@@ -37,6 +38,7 @@ from ledger.store.files import os_errors, read_private, sync_folder, write_atomi
 from ledger.workspace import OWN, Workspace
 
 JOIN_FORMAT = "duizhang-join/1"
+FOLDERS = ("keys", "store", "catalogs", "entries", "archive", "inbox", "briefs")
 _STAGE = ".duizhang-init"
 _JOIN_LIMIT = 1 << 16
 
@@ -57,6 +59,8 @@ class Joining:
 def init(target: Path, party: str) -> Path:
     """Make a workspace with a chain of its own and the registry deployed; returns its folder. The folder must be empty."""
     check_party_name(party, "--party")
+    if _half_published(target):
+        return _publish(target / _STAGE, target)
     stage = _stage(target, resume=False)
     try:
         _common(stage)
@@ -84,9 +88,10 @@ def join(target: Path, file: Path, party: str | None) -> Path:
             f"the join file was made for {joining.party}, not for {party}",
             str(file),
         )
+    if _half_published(target):
+        return _publish(target / _STAGE, target)
     stage = _stage(target, resume=True)
-    if not (stage / "keys" / "account.password").exists():
-        _common(stage)
+    _common(stage)
     _write_key(stage / "keys" / joining.founder / "1.key", joining.exchange_key)
     account = load_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
     home = joining.home if joining.rpc == "embedded" else "chain"
@@ -137,9 +142,18 @@ def add_party(workspace: Workspace, name: str, out: Path) -> Path:
             _prepare_join(workspace, link, name, kept)
         joining = parse_join(read_private(kept, _JOIN_LIMIT), str(kept))
         address = str(Account.from_key(bytes.fromhex(joining.account_key)).address).lower()
+        finish(store, link)
         if name not in link.registry.view().parties:
             account = load_account(workspace.keystore, workspace.password_file)
-            _submit(store, link, account, "register", encode_register(name, address), to=link.identity.contract)
+            _submit(
+                store,
+                link,
+                account,
+                "register",
+                encode_register(name, address),
+                to=link.identity.contract,
+                done=lambda: _holds(link, name, address),
+            )
         write_atomic(out, kept.read_bytes(), overwrite=False)
     return out
 
@@ -186,11 +200,14 @@ def parse_join(data: bytes, where: str) -> Joining:
 
 def _common(stage: Path) -> None:
     """Folders, keys and account that every workspace has."""
-    for name in ("keys", "store", "catalogs", "entries", "archive", "inbox", "briefs"):
+    for name in FOLDERS:
         (stage / name).mkdir(mode=0o700, exist_ok=True)
-    _write_key(stage / "keys" / OWN / "1.key", secrets.token_hex(32))
-    _write_key(stage / "keys" / "archive.key", secrets.token_hex(32))
-    create_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
+    # What an interrupted join made is kept: the name may have moved to its account.
+    for path in (stage / "keys" / OWN / "1.key", stage / "keys" / "archive.key"):
+        if not path.exists():
+            _write_key(path, secrets.token_hex(32))
+    if not (stage / "keys" / "account.json").exists():
+        create_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
 
 
 def _deploy(stage: Path, rpc: Rpc, chain: LocalChain, account: LocalAccount, party: str) -> None:
@@ -201,13 +218,23 @@ def _deploy(stage: Path, rpc: Rpc, chain: LocalChain, account: LocalAccount, par
     link = Link(rpc, "", Registry(rpc, contract), unborn, Finality("instant"), address, chain)
     store = open_store(_store_url(stage), "create")
     try:
-        _submit(store, link, account, "deploy", deploy_data(), to=None)
+        _submit(
+            store, link, account, "deploy", deploy_data(), to=None, done=lambda: code_sha256(rpc, contract) is not None
+        )
         code, origin = code_sha256(rpc, contract), block_at(rpc, 1)
         if code is None or origin is None:
             raise ChainError("chain.no_contract", "合约未部署成功", "the contract was not deployed", rpc.where)
         with store.write() as session:
             session.add(_chain_row(Identity(unborn.chain_id, contract, code, origin), origin))
-        _submit(store, link, account, "register", encode_register(party, address), to=contract)
+        _submit(
+            store,
+            link,
+            account,
+            "register",
+            encode_register(party, address),
+            to=contract,
+            done=lambda: _holds(link, party, address),
+        )
     finally:
         store.close()
 
@@ -215,8 +242,10 @@ def _deploy(stage: Path, rpc: Rpc, chain: LocalChain, account: LocalAccount, par
 def _take_name(store: Store, link: Link, joining: Joining, account: LocalAccount) -> None:
     """Move the name from the one-time account to ours, if that was not done by an interrupted run."""
     one_time = Account.from_key(bytes.fromhex(joining.account_key))
+    finish(store, link)
+    ours = str(account.address).lower()
     holder = link.registry.view().address(joining.party)
-    if holder == str(account.address).lower():
+    if holder == ours:
         return
     if holder != str(one_time.address).lower():
         raise ChainError(
@@ -225,29 +254,43 @@ def _take_name(store: Store, link: Link, joining: Joining, account: LocalAccount
             f"party {joining.party} has moved on to account {holder}: this join file was used before",
             link.rpc.where,
         )
-    _submit(store, link, one_time, "move", encode_move(str(account.address).lower()), to=link.identity.contract)
+    _submit(
+        store,
+        link,
+        one_time,
+        "move",
+        encode_move(ours),
+        to=link.identity.contract,
+        done=lambda: _holds(link, joining.party, ours),
+    )
 
 
 def _submit(
-    store: Store, link: Link, account: LocalAccount, purpose: models.Purpose, data: bytes, *, to: str | None
+    store: Store,
+    link: Link,
+    account: LocalAccount,
+    purpose: models.Purpose,
+    data: bytes,
+    *,
+    to: str | None,
+    done: Callable[[], bool],
 ) -> None:
+    """Send through the outbox; the caller has finished earlier runs. Whether it worked is decided by reading the chain: `done`."""
     with store.write() as session:
         row = store_signed(session, link, account, purpose, data, to=to, moment=now())
-    final = settle(store, link, now)
-    with store.write() as session:
-        for done in final.transactions:
-            stored = session.get_one(models.Transaction, done.id)
-            stored.state, stored.updated_at = "confirmed", now()
-        failed = session.get_one(models.Transaction, row.id).error
-        if session.get(models.Chain, 1) is not None:
-            remember(session, final.remembered)
-    if failed is not None:
+    finish(store, link)
+    if not done():
         raise ChainError(
             "chain.reverted",
-            f"交易 0x{row.hash}（{purpose}）执行失败",
-            f"transaction 0x{row.hash} ({purpose}) was mined and failed",
+            f"交易 0x{row.hash}（{purpose}）没有生效",
+            f"transaction 0x{row.hash} ({purpose}) had no effect",
             link.rpc.where,
         )
+
+
+def _holds(link: Link, name: str, address: str) -> bool:
+    view = link.registry.view()
+    return name in view.parties and view.address(name) == address
 
 
 def _prepare_join(workspace: Workspace, link: Link, name: str, kept: Path) -> None:
@@ -326,6 +369,15 @@ def _write_key(path: Path, secret: str) -> None:
 
 def _store_url(stage: Path) -> str:
     return f"sqlite:///{stage.resolve() / 'store' / 'ledger.db'}"
+
+
+def _half_published(target: Path) -> bool:
+    """True if an earlier run was interrupted while it moved a finished workspace into place."""
+    stage = target / _STAGE
+    if not (stage / "duizhang.toml").exists():
+        return False
+    there = {path.name for path in target.iterdir()} - {_STAGE}
+    return bool(there) and there <= {*FOLDERS, "chain", "lock"}
 
 
 def _stage(target: Path, *, resume: bool) -> Path:

@@ -55,7 +55,7 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
     """
     with store.read() as session:
         begun = bool(unfinished(session))
-    confirmed = _finish(store, link) if begun else 0
+    confirmed = finish(store, link) if begun else 0
     while True:
         view = link.registry.view()
         with store.read() as session:
@@ -65,7 +65,7 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
         fresh = [c for c in waiting if not _on_chain(view, workspace.party, c, sets[c.id])]
         if len(fresh) < len(waiting):
             # An equal anchor is there already (our store is older than the chain): confirmed like any other.
-            confirmed += _finish(store, link)
+            confirmed += finish(store, link)
         if not fresh:
             _check_none_open(store, link)
             return confirmed
@@ -85,7 +85,7 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
                 )
                 for value in group:
                     session.get_one(models.Claim, by_claim[id(value)]).transaction_id = row.id
-            confirmed += _finish(store, link)
+            confirmed += finish(store, link)
 
 
 def _check_none_open(store: Store, link: Link) -> None:
@@ -100,44 +100,54 @@ def _check_none_open(store: Store, link: Link) -> None:
         )
 
 
-def _finish(store: Store, link: Link) -> int:
+def finish(store: Store, link: Link) -> int:
     """Settle stored transactions and record what the contract then shows, all in one transaction of the store."""
     with store.read() as session:
         if not unfinished(session) and not _open_claims(session):
             return 0
     final = settle(store, link, _now)
-    view = link.registry.view()
     confirmed = 0
+    with store.read() as session:
+        claimed = bool(_open_claims(session))
+    view = link.registry.view() if claimed else None
     with store.write() as session:
         done = {row.id for row in final.transactions}
         for row in final.transactions:
             stored = session.get_one(models.Transaction, row.id)
             stored.state, stored.updated_at = "confirmed", _now()
-        for claim in _open_claims(session):
-            entry_set = session.get_one(models.EntrySet, claim.entry_set_id)
-            batch = session.get_one(models.Batch, claim.batch_id)
-            party = batch.sender_party if entry_set.role == "lawful" else batch.receiver_party
-            record = _match(view, party, claim, entry_set)
-            if record is not None and record.block <= final.height:
-                _confirm(claim, record)
-                confirmed += 1
-            elif (
-                record is None
-                and claim.transaction_id is not None
-                and (claim.transaction_id in done or _replaced(session, claim))
-            ):
-                # Its transaction failed or lost its nonce: the claim stands, under a new transaction.
-                claim.state, claim.transaction_id = "intent", None
-            elif claim.transaction_id is not None:
-                claim.state = "sent"
+        if view is not None:
+            confirmed = _record(session, view, done, final.height)
         remember(session, final.remembered)
     return confirmed
 
 
+def _record(session: Session, view: RegistryView, done: set[int], height: int) -> int:
+    """Bring every open claim up to what the contract shows; returns how many are confirmed by it."""
+    confirmed = 0
+    for claim in _open_claims(session):
+        entry_set = session.get_one(models.EntrySet, claim.entry_set_id)
+        batch = session.get_one(models.Batch, claim.batch_id)
+        party = batch.sender_party if entry_set.role == "lawful" else batch.receiver_party
+        record = _match(view, party, claim, entry_set)
+        if record is not None and record.block <= height:
+            _confirm(claim, record)
+            confirmed += 1
+        elif (
+            record is None
+            and claim.transaction_id is not None
+            and (claim.transaction_id in done or _replaced(session, claim))
+        ):
+            # Its transaction failed or lost its nonce: the claim stands, under a new transaction.
+            claim.state, claim.transaction_id = "intent", None
+        elif claim.transaction_id is not None:
+            claim.state = "sent"
+    return confirmed
+
+
 def remember(session: Session, block: Block) -> None:
-    """Remember a final block; never an older one than before."""
-    row = session.get_one(models.Chain, 1)
-    if block.number >= row.block_number:
+    """Remember a final block; never an older one than before. Before the contract is deployed there is nothing to keep it in."""
+    row = session.get(models.Chain, 1)
+    if row is not None and block.number >= row.block_number:
         row.block_number, row.block_hash, row.updated_at = block.number, block.hash, _now()
 
 

@@ -126,8 +126,8 @@ class Book:
     def _check_withdrawals(self, batch: KnownBatch, catalog: Catalog, keys: CatalogKeys) -> None:
         # The entry alone does not tell a withdrawal from a record; its archived bytes do. Unread, a flag in our own file would
         # decide what is lawful.
-        marked = np.flatnonzero(batch.entries.withdrawn & (batch.entries.frames != NO_FRAME))
-        if not len(marked):
+        marked = np.flatnonzero(batch.entries.withdrawn)
+        if not len(marked) or not catalog.archive:
             return
         # By frame: the reader keeps the frame it read last.
         marked = marked[np.argsort(batch.entries.frames[marked], kind="stable")]
@@ -217,8 +217,12 @@ class Book:
         session.flush()
         return entry_set
 
-    def sweep(self) -> list[str]:
-        """Remove files that no entry set names: what a run wrote whose intent was never recorded. Needs the lock."""
+    def sweep(self, streams: Streams) -> list[str]:
+        """Remove files that no entry set names: what a run wrote whose intent was never recorded. Needs the lock.
+
+        A file of a batch that is on chain stays: if the store is an old backup, it may be the only copy of what was anchored.
+        """
+        anchored = {batch_id[:16] for batch_id in streams.by_batch}
         with self.store.read() as session:
             named = {
                 name
@@ -229,7 +233,7 @@ class Book:
         for folder in (self._workspace.entries_folder, self._workspace.archive_folder):
             for path in sorted(folder.iterdir()):
                 name = f"{folder.name}/{path.name}"
-                if name not in named:
+                if name not in named and path.name[:16] not in anchored:
                     with os_errors(path):
                         path.unlink()
                     swept.append(name)

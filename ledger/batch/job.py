@@ -104,9 +104,10 @@ def open_job(workspace: Workspace, store: Store, *, resume: bool = True) -> Iter
     book = Book(workspace, store)
     with open_link(workspace, store) as link:
         if resume:
-            book.sweep()
             anchor_open(workspace, store, link)
         view, streams = read_registry(link)
+        if resume:
+            book.sweep(streams)
         yield Job(workspace, store, link, book, view, streams)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ledger.catalog import Catalog
 from ledger.errors import InputError
-from ledger.record import Refusal, normal
+from ledger.record import Refusal, normal, shown
 
 
 def parse_key_argument(catalog: Catalog, text: str) -> Mapping[str, str]:
@@ -43,3 +43,9 @@ def parse_key_argument(catalog: Catalog, text: str) -> Mapping[str, str]:
             raise InputError("key.value", f"主键字段 {name} 为空", f"key field {name} is empty", "KEY")
         values[name] = value
     return values
+
+
+def key_label(catalog: Catalog, values: Mapping[str, str]) -> str:
+    """A key for a message: its values, personal ones masked; name=value pairs for a key of several fields."""
+    told = [shown(catalog.by_name[name], value) for name, value in values.items()]
+    return told[0] if len(told) == 1 else " ".join(f"{n}={v}" for n, v in zip(values, told, strict=True))

@@ -6,6 +6,7 @@ Modules of single commands are imported when they run, so that `verify` and `--h
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -20,6 +21,10 @@ from ledger.errors import LedgerError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; never raises for what a user or an operator can cause."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show Chinese gets escapes: what was done is told whatever it can show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     speech.choose(speech.language_of(words))
     as_json = "--json" in words
     try:

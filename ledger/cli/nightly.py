@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> int:
     """Run the night's work, write the brief, print it; the exit code is the worst of all parts."""
     from ledger.nightly import run_nightly
-    from ledger.store.files import write_atomic
+    from ledger.store.files import os_errors, write_atomic
 
     with job(args) as opened:
         night = run_nightly(opened)
         document = brief_json(opened, night)
         text = brief_text(opened, night)
         folder = opened.workspace.root / "briefs"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with os_errors(folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
         write_atomic(folder / f"{night.day}.json", json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n")
         write_atomic(folder / f"{night.day}.txt", text.encode())
     if args.json:

@@ -45,7 +45,8 @@ def note(zh: str, en: str) -> None:
 
 def print_json(value: object) -> None:
     """One JSON document on standard output, keys in the order given, Chinese unescaped."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    # A lone surrogate (bytes of a file name that are no text) becomes a mark rather than the end of the output.
+    print_bytes(json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n")
 
 
 def print_bytes(data: bytes) -> None:

@@ -6,7 +6,7 @@ sender's anchor alone makes entries lawful: ours states what we hold, and may st
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -76,9 +76,9 @@ class Received:
 
     @property
     def exit_code(self) -> int:
-        """That of the verdict; at least 1 where rows were set aside."""
-        aside = 1 if self.delivered is not None and self.delivered.set_aside else 0
-        return max(self.verdict.exit_code, aside)
+        """That of the verdict; at least 1 where rows were set aside or the file is not what the sender anchored."""
+        odd = self.delivered is not None and (self.delivered.set_aside or not self.delivered.lawful)
+        return max(self.verdict.exit_code, 1 if odd else 0)
 
 
 def receive(
@@ -192,7 +192,7 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
         with job.store.write() as session:
             save_batch(session, batch.descriptor, incoming.stream)
             # Landed rows that are what the sender anchored are the lawful entries, and the archive is theirs.
-            proven = known is None and equal
+            proven = known is None and equal and not held.withdrawn.any()
             if proven:
                 job.book.save_set(session, batch.batch_id, "lawful", held, archive)
             held_set = job.book.save_set(session, batch.batch_id, "held", held, None if proven else archive)
@@ -200,6 +200,9 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
             if not by_column:
                 _save_baseline(session, incoming, landing)
     job.anchor()
+    if proven:
+        # Now that the lawful entries are known, what landed is compared with them: rows without an entry are findings too.
+        return land(job, replace(incoming, batch=job.streams.by_batch[batch.batch_id]), delivered, baseline=baseline)
     anchored = job.anchored(batch.batch_id)
     settled = int(landing.superseded.sum()) if not equal else 0
     verdict = _verdict(equal, known is not None, findings)
@@ -317,8 +320,12 @@ def _save_baseline(session: Session, incoming: Incoming, landing: Landing) -> No
 
 
 def _load(job: Job, incoming: Incoming, file: FileOptions) -> None:
-    """Write the file's readable rows into the source, all or nothing, read back before it counts."""
+    """Write the file's readable rows into the source, all or nothing, read back before it counts.
+
+    Keys that a later batch of the stream carries are left as that batch has them: arrival order never matters.
+    """
     kernel = Kernel(incoming.catalog, incoming.keys)
+    later = _ledger(job, incoming).after(incoming.batch)
     upserts: list[Upsert] = []
     withdrawn: dict[bytes, dict[str, str | None]] = {}
     names = list(incoming.catalog.by_name)
@@ -329,10 +336,15 @@ def _load(job: Job, incoming: Incoming, file: FileOptions) -> None:
             result = kernel.run(chunk)
             columns = [result.values[name].to_pylist() for name in names]
             keys = result.record_keys.to_pylist()
-            for key, entry, *values in zip(keys, result.entries, *columns, strict=True):
+            superseded = later.lookup(np.ascontiguousarray(result.entries[:, TAG])) >= 0
+            for over, key, entry, *values in zip(superseded, keys, result.entries, *columns, strict=True):
+                if over:
+                    continue
                 upserts.append(Upsert(key, dict(zip(names, values, strict=True)), entry.tobytes()))
             gone = kernel.keys_of(chunk)
             for at, key in enumerate(gone.record_keys.to_pylist()):
+                if later.find(gone.key_tags[at].tobytes()) >= 0:
+                    continue
                 withdrawn[key] = {name: gone.values[name][at].as_py() for name in incoming.catalog.key}
     source = incoming.source
     load_rows(
@@ -362,7 +374,7 @@ def _baseline_before_load(job: Job, incoming: Incoming) -> Tags | None:
     with job.workspace.open_source(incoming.catalog) as table:
         for _ in landing.rows(table):
             pass
-    return np.concatenate(landing.unknown) if landing.unknown else np.zeros((0, 16), np.uint8)
+    return np.unique(np.concatenate([np.zeros((0, 16), np.uint8), *landing.unknown]), axis=0)
 
 
 def _record_arrival(session: Session, incoming: Incoming, file: FileOptions, rows: int) -> None:
@@ -410,9 +422,9 @@ def _notes(incoming: Incoming, expected: Expected, delivered: Delivered | None) 
         notes.append(
             (
                 f"文件与发送方上链不符：文件 {delivered.built.size} 条、根 {delivered.built.root[:16]}…；"
-                f"链上 {anchor.size} 条、根 {anchor.root[:16]}…。仅上链实际入库内容，差异清单不完整",
+                f"链上 {anchor.size} 条、根 {anchor.root[:16]}…。该文件不作依据；上链的是实际入库内容",
                 f"the file is not what the sender anchored: file {delivered.built.size} entries, root {delivered.built.root[:16]}…; "
-                f"chain {anchor.size} entries, root {anchor.root[:16]}…. What landed is anchored; the list is not complete",
+                f"chain {anchor.size} entries, root {anchor.root[:16]}…. It proves nothing; what landed is anchored as it is",
             )
         )
     if not expected.batch_column and expected.baseline is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger.anchor.claims import propose
-from ledger.batch.book import save_batch
+from ledger.batch.book import number_taken, save_batch
 from ledger.batch.build import Builder, Built
 from ledger.batch.intake import FileOptions, bad_rows, build_from_file
 from ledger.batch.job import Job
@@ -41,8 +41,11 @@ def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, t
     key = job.workspace.exchange_key(to)
     stream = StreamId(catalog.id, job.party, to)
     descriptor = job.descriptor(catalog, key, stream, number=number, kind="delivery", period=period)
+    known = job.streams.find(stream, number)
+    if known is not None and known.batch_id != descriptor.batch_id.hex():
+        raise number_taken(descriptor, known.descriptor.encode().decode())
     keys = key.for_catalog(catalog)
-    earlier = job.book.load_stream(job.streams, stream, catalog, keys).before(job.streams.find(stream, number))
+    earlier = job.book.load_stream(job.streams, stream, catalog, keys).before(known)
     batch_id = descriptor.batch_id.hex()
     with job.book.archive_writer(catalog, batch_id) as archive:
         builder = Builder(catalog, keys, earlier, archive)
@@ -54,7 +57,6 @@ def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, t
                 ignored = tuple(delivered.ignored)
         else:
             built, ignored = _from_source(job, catalog, builder, number), ()
-        known = job.streams.find(stream, number)
         with job.store.write() as session:
             save_batch(session, descriptor, stream)
             entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ledger.batch.history import COMMITMENT, History, Version
 from ledger.catalog import Catalog
 from ledger.config import Origin
+from ledger.errors import StoreError
 from ledger.kernel.entries import Result
 from ledger.kernel.sorting import TAG, words_of
 from ledger.reconcile.findings import Counts, Finding, Kind
@@ -356,5 +357,12 @@ class _Unknown:
 
 
 def _record(canonical: bytes) -> Mapping[str, str]:
-    values: Mapping[str, str] = json.loads(canonical)["record"]
+    document = json.loads(canonical)
+    if "record" not in document:
+        raise StoreError(
+            "store.withdrawal_flag",
+            "条目文件把一条撤回当作记录；请运行 duizhang fsck",
+            "an entry file takes a withdrawal for a record; run duizhang fsck",
+        )
+    values: Mapping[str, str] = document["record"]
     return values

@@ -170,7 +170,8 @@ def lawful_stream(job: Job, catalog: Catalog) -> StreamId:
     source = job.workspace.source(catalog)
     if source.origin == "own":
         return StreamId(catalog.id, job.party, "")
-    streams = job.streams.of_catalog(catalog.id, receiver=job.party)
+    # Anybody registered can announce something to us; a stranger we share no key with must not stop the night.
+    streams = [s for s in job.streams.of_catalog(catalog.id, receiver=job.party) if job.workspace.has_key(s.sender)]
     if len(streams) > 1:
         senders = ", ".join(stream.sender for stream in streams)
         raise NotBuiltError(f"同一数据源接收多个发送方 / one source fed by several senders ({catalog.id}: {senders})")
@@ -234,6 +235,23 @@ def _notes(job: Job, ledger: StreamLedger) -> tuple[tuple[str, str], ...]:
         )
         for batch in ledger.open
     ]
+    if not job.streams.batches(ledger.stream):
+        notes.append(
+            (
+                "该数据流在链上尚无批次，没有可以比对的内容" if ledger.stream.receiver else "本方尚未封存该数据源",
+                "no batch of this stream is on chain yet: there is nothing to compare with"
+                if ledger.stream.receiver
+                else "nothing of this source was sealed yet",
+            )
+        )
+    for stream in job.streams.of_catalog(ledger.stream.catalog_id, receiver=job.party):
+        if ledger.stream.receiver and not job.workspace.has_key(stream.sender):
+            notes.append(
+                (
+                    f"{stream.sender} 也向本方宣告了批次，但没有与其共享的密钥，不计",
+                    f"{stream.sender} announced batches to us as well, but we share no key with it: they do not count",
+                )
+            )
     notes += [
         (
             f"链上批次 {refused.batch_id[:16]} 不计：{refused.zh}",

@@ -40,7 +40,7 @@ def resolve_header(catalog: Catalog, cells: Sequence[str], operation_column: str
     _no_repeats(names, where)
     places = {name: place for place, name in enumerate(names) if name}
     fields = _fields(catalog, places, where)
-    operation = _operation(operation_column, places, names, where)
+    operation = _operation(operation_column, places, catalog, where)
     by_place = {place: name for name, place in fields.items()}
     reason = places.get(REASON) if operation is not None else None
     if operation is not None and operation in by_place:
@@ -73,7 +73,7 @@ def _no_repeats(names: Sequence[str], where: str) -> None:
     for place, name in enumerate(names):
         first = names.index(name)
         if first != place:
-            zh, en = (f"列名 {name!r}", f"the name {name!r}") if name else ("空列名", "an empty name")
+            zh, en = ("同一列名", "one and the same name") if name else ("空列名", "an empty name")
             raise InputError(
                 "csv.header_repeated",
                 f"表头第 {first + 1} 列和第 {place + 1} 列都是{zh}",
@@ -113,7 +113,7 @@ def _fields(catalog: Catalog, places: Mapping[str, int], where: str) -> dict[str
     if missing:
         zh = "、".join(f"{field.name}（{field.title}）" if field.title else field.name for field in missing)
         en = ", ".join(f"{field.name} ({field.title})" if field.title else field.name for field in missing)
-        there = ", ".join(places)
+        there = _there(catalog, places)
         raise InputError(
             "csv.column_missing",
             f"缺少目录 {catalog.name} 声明的列：{zh}；文件中有：{there}",
@@ -123,16 +123,25 @@ def _fields(catalog: Catalog, places: Mapping[str, int], where: str) -> dict[str
     return found
 
 
-def _operation(wanted: str | None, places: Mapping[str, int], names: Sequence[str], where: str) -> int | None:
+def _there(catalog: Catalog, places: Mapping[str, int]) -> str:
+    """The columns there are, as far as they may be shown: a file without a header has a record there."""
+    declared = {name for field in catalog.fields for name in (field.name, _name_of(field.title or "", catalog))}
+    known = [name for name in places if name in {*declared, DEFAULT_OPERATION, REASON}]
+    others = len(places) - len(known)
+    return ", ".join([*known, f"+{others}"] if others else known) or "-"
+
+
+def _operation(wanted: str | None, places: Mapping[str, int], catalog: Catalog, where: str) -> int | None:
     if wanted is None:
         return places.get(DEFAULT_OPERATION)
     if not wanted:
         return None
+    wanted = _name_of(wanted, catalog)
     if wanted not in places:
         raise InputError(
             "csv.operation_column",
-            f"没有操作列 {wanted}；文件中有：{'、'.join(names)}",
-            f"there is no operation column {wanted}; the file has: {', '.join(names)}",
+            f"没有操作列 {wanted}；文件中有：{_there(catalog, places)}",
+            f"there is no operation column {wanted}; the file has: {_there(catalog, places)}",
             where,
         )
     return places[wanted]

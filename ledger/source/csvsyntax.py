@@ -155,12 +155,11 @@ class Parser:
 
     def _stray(self, start: int, place: int) -> None:
         opened, line = self._line_at(start), self._line_at(place)
-        text = self.data[place : place + 12].decode(errors="replace").split("\n")[0]
         raise InputError(
             "csv.quote",
-            f"第 {opened} 行开始的引号在第 {line} 行结束，其后却还有 {text!r}：引号不配对，"
+            f"第 {opened} 行开始的引号在第 {line} 行结束，其后却还有内容：引号不配对，"
             "或引号内的引号没有写成两个（RFC 4180）",
-            f"the quote opened on line {opened} closes on line {line} before {text!r}: quotes are unbalanced, or one "
+            f"the quote opened on line {opened} closes on line {line} before more text: quotes are unbalanced, or one "
             "inside a quoted cell is not doubled (RFC 4180)",
             f"{self._where}:{opened}",
         )

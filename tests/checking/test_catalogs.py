@@ -197,6 +197,7 @@ def test_what_looks_personal_should_be_marked(title: str, looks: bool) -> None:
         ("1[0-9]{10}", True),
         ("([0-9A-Z]{2,3}){6,9}", True),
         ("9[13][0-9A-Z]{15}", False),
+        ("9[0-9]{18,20}", False),
     ],
 )
 def test_a_public_pattern_that_a_persons_number_would_match_is_mentioned(pattern: str, person: bool) -> None:
