@@ -19,7 +19,8 @@ from ledger.batch.book import now
 from ledger.batch.intake import FileOptions
 from ledger.batch.job import Job
 from ledger.catalog import Catalog
-from ledger.delivery.receive import Delivered, Received, expect, is_open, land, take_file
+from ledger.delivery.incoming import Delivered, expect, take_file
+from ledger.delivery.receive import Received, is_open, land
 from ledger.errors import InputError, LedgerError
 from ledger.reconcile.source import Reconciliation, reconcile
 from ledger.sealing import Anchored, seal

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ledger.cli.speech import compact, note, print_json, say, table
 from ledger.cli.workspace import job
 from ledger.errors import NotBuiltError
-from ledger.reconcile.findings import CHINESE, Finding, Kind, Verdict
+from ledger.reconcile.findings import CHINESE, LEDGER_TERMS, SOURCE_TERMS, Finding, Kind, Verdict
 
 if TYPE_CHECKING:
     from ledger.reconcile.findings import Counts
@@ -78,26 +78,6 @@ def tell(result: Reconciliation) -> None:
         print()
         print(findings_table(result.findings, own=against["origin"] == "own"))
     _tell_notes(result)
-
-
-SOURCE_TERMS = (
-    ("matched", "一致"),
-    ("accepted", "已认可"),
-    ("updated", "已更新"),
-    ("altered", "被改动"),
-    ("stale", "旧版本"),
-    ("not_withdrawn", "应撤未撤"),
-    ("unanchored", "未上链"),
-    ("newly_seen", "新增"),
-    ("unreadable", "无法读取"),
-    ("duplicate_rows", "重复行"),
-)
-LEDGER_TERMS = (
-    *SOURCE_TERMS[:5],
-    ("missing", "缺失"),
-    ("duplicate_anchored", "重复"),
-    ("unreadable_anchored", "无法读取"),
-)
 
 
 def _tell_sum(name: str, total: int, counts: Counts, terms: Sequence[tuple[str, str]]) -> None:

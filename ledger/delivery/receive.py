@@ -1,6 +1,6 @@
 """The receiver's side of a delivery (design section 4).
 
-`take_file` decides whether a delivered file is what the sender anchored; `land` looks at what is in the source and anchors it. The
+`incoming.take_file` decides whether a delivered file is what the sender anchored; `land` looks at what is in the source and anchors it. The
 sender's anchor alone makes entries lawful: ours states what we hold, and may state a wrong row.
 """
 
@@ -17,45 +17,18 @@ from ledger.anchor.claims import propose
 from ledger.batch.book import KnownBatch, StreamLedger, now, save_batch
 from ledger.batch.build import Builder, Built, result_of
 from ledger.batch.history import History, Version
-from ledger.batch.intake import FileOptions, build_from_file
+from ledger.batch.intake import FileOptions
 from ledger.batch.job import Job
 from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
-from ledger.config import SourceConfig
+from ledger.delivery.incoming import Delivered, Incoming, expect, ledger_of, load_file, take_file
 from ledger.delivery.landing import Expected, Landing, Tags, start_landing
-from ledger.descriptor import batch_number
 from ledger.errors import InputError
-from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG, EntryIndex
-from ledger.keys import CatalogKeys
 from ledger.reconcile.compare import Comparer, OpenVersion
 from ledger.reconcile.findings import Finding, Verdict
-from ledger.source.csvfile import open_csv
-from ledger.source.load import Upsert, load_rows
 from ledger.store import models
-from ledger.store.files import hash_file
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A batch that was announced to us, ready to be received: everything but the rows."""
-
-    catalog: Catalog
-    source: SourceConfig
-    batch: AnnouncedBatch
-    stream: StreamId
-    keys: CatalogKeys
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """A delivered file. `lawful`: its size and root are the sender's anchor. `set_aside` counts quarantined rows."""
-
-    built: Built
-    lawful: bool
-    set_aside: int
-    ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,72 +65,14 @@ def receive(
     baseline = None
     if file is not None and load:
         baseline = _baseline_before_load(job, incoming)
-        _load(job, incoming, file)
+        load_file(job, incoming, file)
     return land(job, incoming, delivered, baseline=baseline)
-
-
-def expect(job: Job, catalog: Catalog, *, number: str, sender: str) -> Incoming:
-    """Find the announced batch and check that we can read it: origin, catalog digest, exchange key."""
-    number = batch_number(number)
-    source = job.workspace.source(catalog)
-    if source.origin != "delivery":
-        raise InputError(
-            "receive.own_source",
-            f"[source.{catalog.id}] 的 origin 为 own，不接收下发；应为 delivery",
-            f'[source.{catalog.id}] has origin "own": only a source of origin "delivery" receives',
-            catalog.id,
-        )
-    job.view.address(sender)
-    stream = StreamId(catalog.id, sender, job.party)
-    batch = job.streams.find(stream, number)
-    if batch is None or not batch.sent:
-        known = "、".join(b.descriptor.batch for b in job.streams.batches(stream)) or "-"
-        raise InputError(
-            "receive.not_announced",
-            f"{sender} 未在链上宣告目录 {catalog.id} 的批次 {number}；已宣告：{known}",
-            f"{sender} announced no batch {number} of {catalog.id} on the chain; announced: {known}",
-            "--batch",
-        )
-    told = batch.descriptor
-    if told.catalog_digest != catalog.digest.hex():
-        raise InputError(
-            "receive.other_catalog",
-            f"批次按目录 {told.catalog}（摘要 {told.catalog_digest}）上链，本地目录 {catalog.name} 摘要为 {catalog.digest.hex()}；请与发送方统一目录",
-            f"the batch was anchored under {told.catalog} (digest {told.catalog_digest}); ours is {catalog.name} "
-            f"(digest {catalog.digest.hex()}): agree on the catalog with the sender",
-            catalog.id,
-        )
-    key = job.workspace.key_by_id(sender, told.key_id)
-    job.check_series(stream, catalog, key)
-    return Incoming(catalog, source, batch, stream, key.for_catalog(catalog))
-
-
-def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
-    """Read a delivered file; if it is what the sender anchored, its entries and archive are kept as the lawful ones."""
-    anchor = incoming.batch.sent[-1]
-    ledger = _ledger(job, incoming)
-    with job.book.archive_writer(incoming.catalog, incoming.batch.batch_id) as archive:
-        builder = Builder(incoming.catalog, incoming.keys, ledger.before(incoming.batch), archive)
-        with open_csv(
-            file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
-        ) as delivered:
-            built = build_from_file(delivered, builder, file.quarantine)
-            ignored = tuple(delivered.ignored)
-        lawful = (built.size, built.root) == (anchor.size, anchor.root)
-        if lawful and not any(k.announced.batch_id == incoming.batch.batch_id for k in ledger.known):
-            with job.store.write() as session:
-                save_batch(session, incoming.batch.descriptor, incoming.stream)
-                job.book.save_set(session, incoming.batch.batch_id, "lawful", built, archive)
-    with job.store.write() as session:
-        save_batch(session, incoming.batch.descriptor, incoming.stream)
-        _record_arrival(session, incoming, file, builder.rows)
-    return Delivered(built, lawful, len(builder.bad), ignored)
 
 
 def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, baseline: Tags | None = None) -> Received:
     """Look at what landed, anchor it if it differs from our last revision, and say how it stands to the sender's anchor."""
     batch, catalog, keys = incoming.batch, incoming.catalog, incoming.keys
-    ledger = _ledger(job, incoming)
+    ledger = ledger_of(job, incoming)
     known = next((k for k in ledger.known if k.announced.batch_id == batch.batch_id), None)
     by_column = incoming.source.batch_column is not None
     expected = _expected(job, incoming, ledger, known, delivered, baseline)
@@ -213,10 +128,6 @@ def _verdict(equal: bool, lawful_known: bool, findings: tuple[Finding, ...]) -> 
     if equal and not findings:
         return Verdict.MATCHED
     return Verdict.DIFFERENCES if lawful_known else Verdict.DIFFERENCES_PARTIAL
-
-
-def _ledger(job: Job, incoming: Incoming) -> StreamLedger:
-    return job.book.load_stream(job.streams, incoming.stream, incoming.catalog, incoming.keys)
 
 
 def _expected(
@@ -319,47 +230,6 @@ def _save_baseline(session: Session, incoming: Incoming, landing: Landing) -> No
     )
 
 
-def _load(job: Job, incoming: Incoming, file: FileOptions) -> None:
-    """Write the file's readable rows into the source, all or nothing, read back before it counts.
-
-    Keys that a later batch of the stream carries are left as that batch has them: arrival order never matters.
-    """
-    kernel = Kernel(incoming.catalog, incoming.keys)
-    later = _ledger(job, incoming).after(incoming.batch)
-    upserts: list[Upsert] = []
-    withdrawn: dict[bytes, dict[str, str | None]] = {}
-    names = list(incoming.catalog.by_name)
-    with open_csv(
-        file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
-    ) as delivered:
-        for chunk in delivered.scan():
-            result = kernel.run(chunk)
-            columns = [result.values[name].to_pylist() for name in names]
-            keys = result.record_keys.to_pylist()
-            superseded = later.lookup(np.ascontiguousarray(result.entries[:, TAG])) >= 0
-            for over, key, entry, *values in zip(superseded, keys, result.entries, *columns, strict=True):
-                if over:
-                    continue
-                upserts.append(Upsert(key, dict(zip(names, values, strict=True)), entry.tobytes()))
-            gone = kernel.keys_of(chunk)
-            for at, key in enumerate(gone.record_keys.to_pylist()):
-                if later.find(gone.key_tags[at].tobytes()) >= 0:
-                    continue
-                withdrawn[key] = {name: gone.values[name][at].as_py() for name in incoming.catalog.key}
-    source = incoming.source
-    load_rows(
-        source.url,
-        source.table,
-        kernel,
-        upserts=upserts,
-        withdrawn=withdrawn,
-        columns=source.columns,
-        batch_column=source.batch_column,
-        batch=None if source.batch_column is None else incoming.batch.descriptor.batch,
-        base=job.workspace.root,
-    )
-
-
 def _baseline_before_load(job: Job, incoming: Incoming) -> Tags | None:
     """Rows that no batch knows before `--load` writes; None if an earlier receive recorded them."""
     if incoming.source.batch_column is not None:
@@ -367,7 +237,7 @@ def _baseline_before_load(job: Job, incoming: Incoming) -> Tags | None:
     with job.store.read() as session:
         if received_before(session, incoming.stream):
             return None
-    ledger = _ledger(job, incoming)
+    ledger = ledger_of(job, incoming)
     landing = start_landing(
         incoming.catalog, incoming.keys, Expected("", False, None, None, ledger.history, ledger.history, None, None)
     )
@@ -375,26 +245,6 @@ def _baseline_before_load(job: Job, incoming: Incoming) -> Tags | None:
         for _ in landing.rows(table):
             pass
     return np.unique(np.concatenate([np.zeros((0, 16), np.uint8), *landing.unknown]), axis=0)
-
-
-def _record_arrival(session: Session, incoming: Incoming, file: FileOptions, rows: int) -> None:
-    digest = hash_file(file.path)
-    present = session.scalar(
-        select(models.Arrival).where(
-            models.Arrival.batch_id == incoming.batch.batch_id, models.Arrival.file_sha256 == digest
-        )
-    )
-    if present is None:
-        session.add(
-            models.Arrival(
-                batch_id=incoming.batch.batch_id,
-                file_sha256=digest,
-                file_name=file.path.name,
-                rows=rows,
-                received_at=now(),
-                state="received",
-            )
-        )
 
 
 def _undetermined(batch: AnnouncedBatch) -> Received:
@@ -449,7 +299,7 @@ def is_open(job: Job, incoming: Incoming) -> bool:
     anchor, ours = batch.sent[-1], batch.received[-1]
     if (ours.size, ours.root) == (anchor.size, anchor.root):
         return False
-    ledger = _ledger(job, incoming)
+    ledger = ledger_of(job, incoming)
     known = next((k for k in ledger.known if k.announced.batch_id == batch.batch_id), None)
     with job.store.read() as session:
         held = next((s for s in job.book.sets(session, batch.batch_id, "held") if s.root == ours.root), None)

@@ -81,6 +81,27 @@ class Finding:
         return out
 
 
+SOURCE_TERMS = (
+    ("matched", "一致"),
+    ("accepted", "已认可"),
+    ("updated", "已更新"),
+    ("altered", "被改动"),
+    ("stale", "旧版本"),
+    ("not_withdrawn", "应撤未撤"),
+    ("unanchored", "未上链"),
+    ("newly_seen", "新增"),
+    ("unreadable", "无法读取"),
+    ("duplicate_rows", "重复行"),
+)
+LEDGER_TERMS = (
+    *SOURCE_TERMS[:5],
+    ("missing", "缺失"),
+    ("duplicate_anchored", "重复"),
+    ("unreadable_anchored", "无法读取"),
+)
+"""The terms of the two sums of design section 3, which must balance, with their Chinese names."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Row and key counts of one reconciliation. `duplicate` counts keys, `duplicate_rows` their rows."""
@@ -106,32 +127,12 @@ class Counts:
     @property
     def source_sum(self) -> int:
         """What `source` must equal."""
-        return (
-            self.matched
-            + self.accepted
-            + self.updated
-            + self.altered
-            + self.stale
-            + self.not_withdrawn
-            + self.unanchored
-            + self.newly_seen
-            + self.unreadable
-            + self.duplicate_rows
-        )
+        return sum(getattr(self, name) for name, _ in SOURCE_TERMS)
 
     @property
     def ledger_sum(self) -> int:
         """What `ledger` must equal."""
-        return (
-            self.matched
-            + self.accepted
-            + self.updated
-            + self.altered
-            + self.stale
-            + self.missing
-            + self.duplicate_anchored
-            + self.unreadable_anchored
-        )
+        return sum(getattr(self, name) for name, _ in LEDGER_TERMS)
 
     @property
     def balanced(self) -> bool:

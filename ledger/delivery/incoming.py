@@ -1,0 +1,171 @@
+"""Before anything is judged: the announced batch, the delivered file, and `--load` (design section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ledger.batch.book import StreamLedger, now, save_batch
+from ledger.batch.build import Builder, Built
+from ledger.batch.intake import FileOptions, build_from_file
+from ledger.batch.job import Job
+from ledger.batch.stream import AnnouncedBatch, StreamId
+from ledger.catalog import Catalog
+from ledger.config import SourceConfig
+from ledger.descriptor import batch_number
+from ledger.errors import InputError
+from ledger.kernel.entries import Kernel
+from ledger.kernel.sorting import TAG
+from ledger.keys import CatalogKeys
+from ledger.source.csvfile import open_csv
+from ledger.source.load import Upsert, load_rows
+from ledger.store import models
+from ledger.store.files import hash_file
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A batch that was announced to us, ready to be received: everything but the rows."""
+
+    catalog: Catalog
+    source: SourceConfig
+    batch: AnnouncedBatch
+    stream: StreamId
+    keys: CatalogKeys
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A delivered file. `lawful`: its size and root are the sender's anchor. `set_aside` counts quarantined rows."""
+
+    built: Built
+    lawful: bool
+    set_aside: int
+    ignored: tuple[str, ...]
+
+
+def expect(job: Job, catalog: Catalog, *, number: str, sender: str) -> Incoming:
+    """Find the announced batch and check that we can read it: origin, catalog digest, exchange key."""
+    number = batch_number(number)
+    source = job.workspace.source(catalog)
+    if source.origin != "delivery":
+        raise InputError(
+            "receive.own_source",
+            f"[source.{catalog.id}] 的 origin 为 own，不接收下发；应为 delivery",
+            f'[source.{catalog.id}] has origin "own": only a source of origin "delivery" receives',
+            catalog.id,
+        )
+    job.view.address(sender)
+    stream = StreamId(catalog.id, sender, job.party)
+    batch = job.streams.find(stream, number)
+    if batch is None or not batch.sent:
+        known = "、".join(b.descriptor.batch for b in job.streams.batches(stream)) or "-"
+        raise InputError(
+            "receive.not_announced",
+            f"{sender} 未在链上宣告目录 {catalog.id} 的批次 {number}；已宣告：{known}",
+            f"{sender} announced no batch {number} of {catalog.id} on the chain; announced: {known}",
+            "--batch",
+        )
+    told = batch.descriptor
+    if told.catalog_digest != catalog.digest.hex():
+        raise InputError(
+            "receive.other_catalog",
+            f"批次按目录 {told.catalog}（摘要 {told.catalog_digest}）上链，本地目录 {catalog.name} 摘要为 {catalog.digest.hex()}；请与发送方统一目录",
+            f"the batch was anchored under {told.catalog} (digest {told.catalog_digest}); ours is {catalog.name} "
+            f"(digest {catalog.digest.hex()}): agree on the catalog with the sender",
+            catalog.id,
+        )
+    key = job.workspace.key_by_id(sender, told.key_id)
+    job.check_series(stream, catalog, key)
+    return Incoming(catalog, source, batch, stream, key.for_catalog(catalog))
+
+
+def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
+    """Read a delivered file; if it is what the sender anchored, its entries and archive are kept as the lawful ones."""
+    anchor = incoming.batch.sent[-1]
+    ledger = ledger_of(job, incoming)
+    with job.book.archive_writer(incoming.catalog, incoming.batch.batch_id) as archive:
+        builder = Builder(incoming.catalog, incoming.keys, ledger.before(incoming.batch), archive)
+        with open_csv(
+            file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
+        ) as delivered:
+            built = build_from_file(delivered, builder, file.quarantine)
+            ignored = tuple(delivered.ignored)
+        lawful = (built.size, built.root) == (anchor.size, anchor.root)
+        if lawful and not any(k.announced.batch_id == incoming.batch.batch_id for k in ledger.known):
+            with job.store.write() as session:
+                save_batch(session, incoming.batch.descriptor, incoming.stream)
+                job.book.save_set(session, incoming.batch.batch_id, "lawful", built, archive)
+    with job.store.write() as session:
+        save_batch(session, incoming.batch.descriptor, incoming.stream)
+        _record_arrival(session, incoming, file, builder.rows)
+    return Delivered(built, lawful, len(builder.bad), ignored)
+
+
+def ledger_of(job: Job, incoming: Incoming) -> StreamLedger:
+    """The stream of an incoming batch as this workspace knows it now."""
+    return job.book.load_stream(job.streams, incoming.stream, incoming.catalog, incoming.keys)
+
+
+def load_file(job: Job, incoming: Incoming, file: FileOptions) -> None:
+    """Write the file's readable rows into the source, all or nothing, read back before it counts.
+
+    Keys that a later batch of the stream carries are left as that batch has them: arrival order never matters.
+    """
+    kernel = Kernel(incoming.catalog, incoming.keys)
+    later = ledger_of(job, incoming).after(incoming.batch)
+    upserts: list[Upsert] = []
+    withdrawn: dict[bytes, dict[str, str | None]] = {}
+    names = list(incoming.catalog.by_name)
+    with open_csv(
+        file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
+    ) as delivered:
+        for chunk in delivered.scan():
+            result = kernel.run(chunk)
+            columns = [result.values[name].to_pylist() for name in names]
+            keys = result.record_keys.to_pylist()
+            superseded = later.lookup(np.ascontiguousarray(result.entries[:, TAG])) >= 0
+            for over, key, entry, *values in zip(superseded, keys, result.entries, *columns, strict=True):
+                if over:
+                    continue
+                upserts.append(Upsert(key, dict(zip(names, values, strict=True)), entry.tobytes()))
+            gone = kernel.keys_of(chunk)
+            for at, key in enumerate(gone.record_keys.to_pylist()):
+                if later.find(gone.key_tags[at].tobytes()) >= 0:
+                    continue
+                withdrawn[key] = {name: gone.values[name][at].as_py() for name in incoming.catalog.key}
+    source = incoming.source
+    load_rows(
+        source.url,
+        source.table,
+        kernel,
+        upserts=upserts,
+        withdrawn=withdrawn,
+        columns=source.columns,
+        batch_column=source.batch_column,
+        batch=None if source.batch_column is None else incoming.batch.descriptor.batch,
+        base=job.workspace.root,
+    )
+
+
+def _record_arrival(session: Session, incoming: Incoming, file: FileOptions, rows: int) -> None:
+    digest = hash_file(file.path)
+    present = session.scalar(
+        select(models.Arrival).where(
+            models.Arrival.batch_id == incoming.batch.batch_id, models.Arrival.file_sha256 == digest
+        )
+    )
+    if present is None:
+        session.add(
+            models.Arrival(
+                batch_id=incoming.batch.batch_id,
+                file_sha256=digest,
+                file_name=file.path.name,
+                rows=rows,
+                received_at=now(),
+                state="received",
+            )
+        )
