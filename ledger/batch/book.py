@@ -88,6 +88,16 @@ class Book:
         chosen = select(models.EntrySet).where(models.EntrySet.batch_id == batch_id, models.EntrySet.role == role)
         return list(session.scalars(chosen.order_by(models.EntrySet.id)))
 
+    def knows(self, stream: StreamId) -> bool:
+        """True if a batch of the stream is on record here."""
+        chosen = select(models.Batch.id).where(
+            models.Batch.catalog_id == stream.catalog_id,
+            models.Batch.sender_party == stream.sender,
+            models.Batch.receiver_party == stream.receiver,
+        )
+        with self.store.read() as session:
+            return session.scalar(chosen.limit(1)) is not None
+
     def sets_under(self, session: Session, catalog: Catalog, key_id: str) -> list[models.EntrySet]:
         """The lawful sets of all batches of a catalog's digest under one exchange key, oldest first."""
         chosen = (

@@ -117,7 +117,7 @@ def _show(args: argparse.Namespace) -> int:
         say("名称", "title"),
         say("类型", "type"),
         say("个人信息", "personal"),
-        say("其他规则", "other rules"),
+        say("其他规则（本版本只展示，不检查）", "other rules"),
     )
     rows = []
     for field in catalog.fields:

@@ -112,6 +112,7 @@ def received_json(received: Received) -> dict[str, object]:
         "provisional": received.anchored is not None and received.anchored.root != received.batch.sent[-1].root,
         "findings": [finding.as_json() for finding in received.findings],
         "settled": received.settled,
+        "file_matches": received.delivered.lawful if received.delivered else None,
         "set_aside": received.delivered.set_aside if received.delivered else 0,
         "ignored_columns": list(received.delivered.ignored) if received.delivered else [],
         "notes": [say(zh, en) for zh, en in received.notes],

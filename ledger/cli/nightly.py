@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ledger.cli import speech
@@ -31,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
         folder = opened.workspace.root / "briefs"
         with os_errors(folder):
             folder.mkdir(mode=0o700, exist_ok=True)
+        _keep_earlier(folder, night.day)
         write_atomic(folder / f"{night.day}.json", json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n")
         write_atomic(folder / f"{night.day}.txt", text.encode())
     if args.json:
@@ -38,6 +41,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(text, end="")
     return night.exit_code
+
+
+def _keep_earlier(folder: Path, day: str) -> None:
+    """An earlier brief of the same day stays, under the next number: what it found must not vanish with a later run."""
+    if not (folder / f"{day}.json").exists():
+        return
+    number = next(n for n in itertools.count(1) if not (folder / f"{day}-{n}.json").exists())
+    for ending in ("txt", "json"):
+        if (folder / f"{day}.{ending}").exists():
+            (folder / f"{day}.{ending}").rename(folder / f"{day}-{number}.{ending}")
 
 
 def brief_json(opened: Job, night: Night) -> dict[str, object]:
@@ -74,8 +87,9 @@ def brief_text(opened: Job, night: Night) -> str:
     """The brief for a person: what could not be done first, then what differs, then what was done."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        looked = night.failures or night.received or night.reconciled
         outcome = (
-            say("全部一致", "all matched"),
+            say("全部一致", "all matched") if looked else say("没有可核对的数据源", "no source to compare"),
             say("有差异", "differences"),
             say("有事项无法判定", "something could not be told"),
         )
@@ -111,6 +125,6 @@ def brief_text(opened: Job, night: Night) -> str:
                     f"\nsealed {catalog.id} batch {sealed.number}: {sealed.record.size} new rows",
                 )
             )
-        if not (night.failures or night.received or night.reconciled):
+        if not looked:
             print(say("未配置任何数据源", "no source is configured"))
     return out.getvalue()

@@ -150,7 +150,10 @@ def build_parser() -> argparse.ArgumentParser:
             nargs="+",
             help=say("键值；多字段键用 JSON 对象", "key value; a JSON object for a key of several fields"),
         )
-        sub.add_argument("--reason", required=True)
+        reasons = "repaired 已修复 | revoked 撤销 | expired 到期 | erased 删除 | error 差错"
+        sub.add_argument(
+            "--reason", required=True, help=reasons if name == "withdraw" else say("理由", "why, in your words")
+        )
         sub.add_argument("--by", required=True, help=say("经办人", "who says so"))
 
     prove = add("prove", "proving", "生成存证文件", "make proof files")

@@ -12,7 +12,7 @@ from ledger.batch.book import StreamLedger
 from ledger.batch.job import Job
 from ledger.batch.stream import StreamId
 from ledger.catalog import Catalog
-from ledger.errors import LedgerError, NotBuiltError, StoreError
+from ledger.errors import InputError, LedgerError, NotBuiltError, StoreError
 from ledger.kernel.entries import Kernel
 from ledger.keys import CatalogKeys
 from ledger.progress import watched
@@ -170,8 +170,20 @@ def lawful_stream(job: Job, catalog: Catalog) -> StreamId:
     source = job.workspace.source(catalog)
     if source.origin == "own":
         return StreamId(catalog.id, job.party, "")
-    # Anybody registered can announce something to us; a stranger we share no key with must not stop the night.
-    streams = [s for s in job.streams.of_catalog(catalog.id, receiver=job.party) if job.workspace.has_key(s.sender)]
+    announced = job.streams.of_catalog(catalog.id, receiver=job.party)
+    streams = [s for s in announced if job.workspace.has_key(s.sender)]
+    # Anybody registered can announce something to us; a stranger beside our sender must not stop the night. A sender we received
+    # from before is no stranger, and where nobody's batches can be read, nothing was compared.
+    lost = [s.sender for s in announced if s not in streams and (not streams or job.book.knows(s))]
+    if lost:
+        senders = ", ".join(lost)
+        raise InputError(
+            "key.no_exchange_key",
+            f"{senders} 在链上向本方宣告了 {catalog.id} 的批次，但缺少 keys/{lost[0]}/1.key：无法对账。请从备份恢复该密钥，或向 {lost[0]} 索取",
+            f"{senders} announced batches of {catalog.id} to us and keys/{lost[0]}/1.key is missing: nothing can be compared. Restore "
+            f"that key from a backup, or ask {lost[0]} for it",
+            str(job.workspace.root / "keys" / lost[0]),
+        )
     if len(streams) > 1:
         senders = ", ".join(stream.sender for stream in streams)
         raise NotBuiltError(f"同一数据源接收多个发送方 / one source fed by several senders ({catalog.id}: {senders})")

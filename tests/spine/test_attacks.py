@@ -284,3 +284,24 @@ def test_a_terminal_without_chinese_still_gets_the_answer_and_the_exit_code(pair
         )
         assert ran.returncode == code, ran.stderr
         assert b"Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_lost_exchange_key_is_never_taken_for_nothing_to_compare(pair: Pair, emptied: bool) -> None:
+    pair.deliver("B1", ROWS)
+    shutil.move(pair.city.home / "keys" / "guangdong", pair.folder / "lost")
+    if emptied:
+        pair.sql("DELETE FROM permits")
+    told = pair.city.run("reconcile", "permits", "--json")
+    assert (told.code, told.json["error"]["code"]) == (2, "key.no_exchange_key")
+    night = pair.city.run("nightly", "--json")
+    assert (night.code, night.json["failures"][0]["error"]["code"]) == (2, "key.no_exchange_key")
+
+
+def test_an_earlier_brief_of_the_day_is_kept(pair: Pair) -> None:
+    pair.deliver("B1", ROWS)
+    pair.sql("DELETE FROM permits WHERE no = 'A-1'")
+    assert pair.city.run("nightly").code == 1
+    put(pair, ROWS[0])
+    assert pair.city.run("nightly").code == 0
+    assert len(list((pair.city.home / "briefs").glob("*-1.json"))) == 1
