@@ -10,15 +10,30 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
+from urllib.parse import urlsplit
 
 from ledger.chain.finality import parse_finality
-from ledger.errors import InputError, NotBuiltError
+from ledger.errors import InputError
 
 PARTY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
 
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+
 Origin = Literal["own", "delivery"]
+Security = Literal["tls", "starttls", "none"]
+
+
+@dataclass(frozen=True)
+class FileDefaults:
+    """`[source.<catalog id>.file]`: how files of the catalog that wait in the inbox are read; the same words as the
+    options of `receive`."""
+
+    encoding: str = "utf-8"
+    operation_column: str | None = None
+    sheet: str | None = None
+    header_row: int = 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,54 @@ class SourceConfig:
     origin: Origin
     columns: Mapping[str, str] = field(default_factory=dict)
     batch_column: str | None = None
+    row_version_column: str | None = None
+    file: FileDefaults = field(default_factory=FileDefaults)
+
+
+@dataclass(frozen=True)
+class WebhookConfig:
+    """`[notify.webhook]`: where the night's outcome is posted; `secret_file` is relative to the workspace."""
+
+    url: str
+    secret_file: str
+    timeout_seconds: int = 10
+
+
+@dataclass(frozen=True)
+class MailConfig:
+    """`[notify.mail]`: the SMTP server and who is written to; `password_file` is relative to the workspace."""
+
+    host: str
+    sender: str
+    recipients: tuple[str, ...]
+    port: int = 587
+    security: Security = "starttls"
+    user: str | None = None
+    password_file: str | None = None
+    timeout_seconds: int = 10
+
+
+@dataclass(frozen=True)
+class NotifyConfig:
+    """`[notify]`: nothing is ever sent to a host that is not in `hosts`."""
+
+    hosts: tuple[str, ...] = ()
+    webhook: WebhookConfig | None = None
+    mail: MailConfig | None = None
+
+
+@dataclass(frozen=True)
+class ApiConfig:
+    """`[api]`: `max_anchor_age_hours` is when `/health` turns bad; `verify_per_minute` is per address, all workers
+    together; `max_body_bytes` bounds every request; `keep_reconciliations` a catalog, older ones are pruned."""
+
+    host: str = "127.0.0.1"
+    port: int = 8470
+    workers: int = 1
+    max_anchor_age_hours: int = 26
+    verify_per_minute: int = 60
+    max_body_bytes: int = 16 << 20
+    keep_reconciliations: int = 30
 
 
 @dataclass(frozen=True)
@@ -50,12 +113,15 @@ class ChainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One workspace's settings; `sources` by catalog id."""
+    """One workspace's settings; `sources` by catalog id, `approvers` (1 or 2) is how many people `accept` and `withdraw` need."""
 
     party: str
     store_url: str
     chain: ChainConfig
     sources: Mapping[str, SourceConfig]
+    approvers: int = 1
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
 
 
 def check_party_name(name: str, where: str = "") -> str:
@@ -76,7 +142,7 @@ def parse_config(data: bytes, where: str) -> Config:
         doc = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
         raise InputError("config.toml", f"不是有效的 TOML：{cause}", f"not valid TOML: {cause}", where) from cause
-    _only(doc, {"party", "store", "chain", "source"}, "", where)
+    _only(doc, {"party", "store", "chain", "source", "consent", "notify", "api"}, "", where)
     store = _table(doc, "store", where)
     _only(store, {"url"}, "store.", where)
     chain = _table(doc, "chain", where)
@@ -97,6 +163,9 @@ def parse_config(data: bytes, where: str) -> Config:
         store_url=_text(store, "url", "store.", where, "sqlite:///store/ledger.db"),
         chain=parsed_chain,
         sources=sources,
+        approvers=_approvers(_table(doc, "consent", where), where),
+        notify=_notify(_table(doc, "notify", where), where),
+        api=_api(_table(doc, "api", where), where),
     )
 
 
@@ -121,9 +190,8 @@ def load_config(path: Path) -> Config:
 def _source(table: object, prefix: str, where: str) -> SourceConfig:
     if not isinstance(table, dict):
         raise _wrong(prefix.rstrip("."), "table", where)
-    if "row_version_column" in table:
-        raise NotBuiltError(f"row_version_column ({where}: {prefix}row_version_column)")
-    _only(table, {"url", "table", "view", "origin", "columns", "batch_column"}, prefix, where)
+    known = {"url", "table", "view", "origin", "columns", "batch_column", "row_version_column", "file"}
+    _only(table, known, prefix, where)
     if ("table" in table) == ("view" in table):
         raise InputError(
             "config.source_table",
@@ -143,17 +211,129 @@ def _source(table: object, prefix: str, where: str) -> SourceConfig:
     for name, column in columns.items():
         if not isinstance(column, str) or not column:
             raise _wrong(f"{prefix}columns.{name}", "string", where)
-    batch_column = table.get("batch_column")
-    if batch_column is not None and (not isinstance(batch_column, str) or not batch_column):
-        raise _wrong(f"{prefix}batch_column", "string", where)
-    name = "table" if "table" in table else "view"
+    version_column = _optional_text(table, "row_version_column", prefix, where)
+    if version_column is not None and origin != "own":
+        raise InputError(
+            "config.row_version_column",
+            f'{prefix}row_version_column 仅用于 origin = "own"：下发的行只有发送方能更新',
+            f'{prefix}row_version_column is for origin "own" only: delivered rows are updated by their sender',
+            where,
+        )
+    place = "table" if "table" in table else "view"
     return SourceConfig(
         url=_text(table, "url", prefix, where),
-        table=_text(table, name, prefix, where),
+        table=_text(table, place, prefix, where),
         origin="own" if origin == "own" else "delivery",
         columns={str(key): str(value) for key, value in columns.items()},
-        batch_column=batch_column,
+        batch_column=_optional_text(table, "batch_column", prefix, where),
+        row_version_column=version_column,
+        file=_file(_table(table, "file", where, prefix), f"{prefix}file.", where),
     )
+
+
+def _file(table: Mapping[str, object], prefix: str, where: str) -> FileDefaults:
+    _only(table, {"encoding", "operation_column", "sheet", "header_row"}, prefix, where)
+    operation = table.get("operation_column")
+    if operation is not None and not isinstance(operation, str):
+        raise _wrong(f"{prefix}operation_column", "string", where)
+    return FileDefaults(
+        encoding=_one_of(table, "encoding", ("utf-8", "gb18030"), prefix, where),
+        operation_column=operation,
+        sheet=_optional_text(table, "sheet", prefix, where),
+        header_row=_count(table, "header_row", prefix, where, 1, 1, 1000),
+    )
+
+
+def _approvers(table: Mapping[str, object], where: str) -> int:
+    _only(table, {"approvers"}, "consent.", where)
+    return _count(table, "approvers", "consent.", where, 1, 1, 2)
+
+
+def _notify(table: Mapping[str, object], where: str) -> NotifyConfig:
+    _only(table, {"hosts", "webhook", "mail"}, "notify.", where)
+    hosts = tuple(host.lower() for host in _texts(table, "hosts", "notify.", where, ()))
+    for allowed in hosts:
+        _matching(allowed, _HOST, "notify.hosts", where)
+    webhook = _webhook(_table(table, "webhook", where, "notify."), where) if "webhook" in table else None
+    mail = _mail(_table(table, "mail", where, "notify."), where) if "mail" in table else None
+    wanted = (
+        ("notify.webhook.url", None if webhook is None else urlsplit(webhook.url).hostname),
+        ("notify.mail.host", None if mail is None else mail.host),
+    )
+    for name, host in wanted:
+        if host is not None and host not in hosts:
+            raise InputError(
+                "config.notify_host",
+                f'{name} 的主机 {host} 不在 notify.hosts 中；请确认后加入：hosts = ["{host}"]',
+                f'the host {host} of {name} is not in notify.hosts; add it if that is meant: hosts = ["{host}"]',
+                where,
+            )
+    return NotifyConfig(hosts, webhook, mail)
+
+
+def _webhook(table: Mapping[str, object], where: str) -> WebhookConfig:
+    prefix = "notify.webhook."
+    _only(table, {"url", "secret_file", "timeout_seconds"}, prefix, where)
+    url = _text(table, "url", prefix, where)
+    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname or "@" in urlsplit(url).netloc:
+        raise InputError(
+            "config.webhook_url",
+            f"{prefix}url 应为 http(s) 地址，且不含用户名和密码",
+            f"{prefix}url must be an http(s) URL without user and password",
+            where,
+        )
+    return WebhookConfig(
+        url,
+        _text(table, "secret_file", prefix, where, "keys/webhook.secret"),
+        _count(table, "timeout_seconds", prefix, where, 10, 1, 120),
+    )
+
+
+def _mail(table: Mapping[str, object], where: str) -> MailConfig:
+    prefix = "notify.mail."
+    _only(
+        table,
+        {"host", "port", "security", "from", "to", "user", "password_file", "timeout_seconds"},
+        prefix,
+        where,
+    )
+    security = _one_of(table, "security", ("starttls", "tls", "none"), prefix, where)
+    addresses = (_text(table, "from", prefix, where), *_texts(table, "to", prefix, where))
+    for address in addresses:
+        if not re.fullmatch(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+", address):
+            raise _wrong(f"{prefix}from / {prefix}to", "mail address (name@host)", where)
+    user, password = (_optional_text(table, name, prefix, where) for name in ("user", "password_file"))
+    if (user is None) != (password is None):
+        raise InputError(
+            "config.mail_login",
+            f"{prefix}user 与 {prefix}password_file 须同时填写",
+            f"{prefix}user and {prefix}password_file go together",
+            where,
+        )
+    return MailConfig(
+        host=_matching(_text(table, "host", prefix, where).lower(), _HOST, f"{prefix}host", where),
+        sender=addresses[0],
+        recipients=addresses[1:],
+        port=_count(table, "port", prefix, where, {"tls": 465, "starttls": 587}.get(security, 25), 1, 65535),
+        security=cast(Security, security),
+        user=user,
+        password_file=password,
+        timeout_seconds=_count(table, "timeout_seconds", prefix, where, 10, 1, 120),
+    )
+
+
+def _api(table: Mapping[str, object], where: str) -> ApiConfig:
+    limits = {
+        "port": (8470, 1, 65535),
+        "workers": (1, 1, 64),
+        "max_anchor_age_hours": (26, 1, 24 * 366),
+        "verify_per_minute": (60, 1, 1_000_000),
+        "max_body_bytes": (16 << 20, 1 << 10, 256 << 20),
+        "keep_reconciliations": (30, 1, 10_000),
+    }
+    _only(table, {"host", *limits}, "api.", where)
+    counts = {name: _count(table, name, "api.", where, *bounds) for name, bounds in limits.items()}
+    return ApiConfig(host=_text(table, "host", "api.", where, "127.0.0.1"), **counts)
 
 
 def _rpc(rpc: str, where: str) -> str:
@@ -192,6 +372,36 @@ def _text(table: Mapping[str, object], name: str, prefix: str, where: str, defau
     return value
 
 
+def _optional_text(table: Mapping[str, object], name: str, prefix: str, where: str) -> str | None:
+    return _text(table, name, prefix, where) if name in table else None
+
+
+def _texts(
+    table: Mapping[str, object], name: str, prefix: str, where: str, default: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    value = table.get(name, default if default is None else list(default))
+    if not isinstance(value, list) or (not value and default is None):
+        raise _wrong(f"{prefix}{name}", "list of strings", where)
+    if not all(isinstance(item, str) and item for item in value):
+        raise _wrong(f"{prefix}{name}", "list of strings", where)
+    return tuple(value)
+
+
+def _count(table: Mapping[str, object], name: str, prefix: str, where: str, default: int, least: int, most: int) -> int:
+    value = table.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise _wrong(f"{prefix}{name}", f"whole number {least}…{most}", where)
+    return value
+
+
+def _one_of(table: Mapping[str, object], name: str, values: tuple[str, ...], prefix: str, where: str) -> str:
+    """The member's value, by default the first of `values`."""
+    value = _text(table, name, prefix, where, values[0])
+    if value not in values:
+        raise _wrong(f"{prefix}{name}", " | ".join(values), where)
+    return value
+
+
 def _matching(value: str, pattern: re.Pattern[str], name: str, where: str) -> str:
     if not pattern.fullmatch(value):
         raise InputError(
@@ -205,5 +415,5 @@ def _matching(value: str, pattern: re.Pattern[str], name: str, where: str) -> st
 
 def _wrong(name: str, wanted: str, where: str) -> InputError:
     return InputError(
-        "config.type", f"{name} 缺失或类型不对（应为非空 {wanted}）", f"{name} is missing or not a {wanted}", where
+        "config.type", f"{name} 缺失或不对（应为：{wanted}）", f"{name} is missing or not a {wanted}", where
     )

@@ -8,7 +8,7 @@ from typing import NoReturn
 from ledger.cli.speech import say
 from ledger.errors import InputError
 
-NOT_BUILT = ("finding", "restore", "attest", "dispute", "snapshot", "export", "import", "report", "serve", "token")
+NOT_BUILT = ("attest", "dispute", "snapshot", "export", "import", "report")
 """Commands of the design that later versions bring; refused by name, with exit 2."""
 
 
@@ -42,6 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(module=module)
         return sub
 
+    def add_hidden(name: str, module: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(name, parents=[common], allow_abbrev=False)
+        sub.set_defaults(module=module)
+        return sub
+
     init = add(
         "init",
         "setup",
@@ -51,6 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     init.add_argument("dir", nargs="?", metavar="DIR", help=say("目录（须为空）", "folder (must be empty)"))
     init.add_argument("--party", help=say("本方名称（默认 local）", "this party's name (default local)"))
     init.add_argument("--join", metavar="FILE", help=say("由 party add 生成的加入文件", "join file made by party add"))
+
+    init.add_argument(
+        "--store",
+        metavar="URL",
+        help=say(
+            "台账库（默认工作区内的 SQLite；或 postgresql://…）",
+            "store (default SQLite in the workspace; or postgresql://…)",
+        ),
+    )
 
     party = add("party", "setup", "为另一参与方登记并生成加入文件", "register another party and write its join file")
     party_commands = _actions(party)
@@ -71,18 +85,31 @@ def build_parser() -> argparse.ArgumentParser:
     add("status", "status", "已上链、待确认、逾期情况", "what is anchored, pending, overdue")
     add("doctor", "status", "检查配置与环境，并给出改正办法", "what is misconfigured and how to mend it")
 
-    catalog = add("catalog", "catalogs", "目录：list、show、check", "catalogs: list, show, check")
+    catalog = add("catalog", "catalogs", "目录：list、show、check、new", "catalogs: list, show, check, new")
     catalog_commands = _actions(catalog)
     _action(catalog_commands, common, "list", "列出目录", "list the catalogs")
     show = _action(catalog_commands, common, "show", "显示一个目录", "show one catalog")
     show.add_argument("catalog", metavar="CATALOG")
     check = _action(catalog_commands, common, "check", "检查目录文件", "check a catalog or a catalog file")
     check.add_argument("catalog", metavar="CATALOG|FILE", nargs="?")
-    new = _action(
-        catalog_commands, common, "new", "（后续版本）由表或 CSV 生成目录", "(later) a catalog from a table or CSV"
+    new = _action(catalog_commands, common, "new", "由表或文件生成目录草稿", "draft a catalog from a table or a file")
+    new.add_argument("id", metavar="ID")
+    new.add_argument("--file", metavar="FILE", help=say("CSV、XLSX 或 Parquet 样本", "a sample: CSV, XLSX or Parquet"))
+    new.add_argument("--url", metavar="URL", help=say("数据库 URL（与 --table 同用）", "database URL (with --table)"))
+    new.add_argument("--table", metavar="TABLE", help=say("表或视图", "table or view"))
+    new.add_argument(
+        "--encoding", default="utf-8", choices=("utf-8", "gb18030"), help=say("CSV 编码", "encoding of the CSV")
     )
-    new.add_argument("rest", nargs="*")
-
+    new.add_argument("--sheet", metavar="NAME", help=say("工作表", "sheet of a workbook"))
+    new.add_argument("--header-row", metavar="N", type=int, default=1, help=say("表头所在行", "row of the header"))
+    new.add_argument(
+        "--out",
+        metavar="FILE",
+        help=say(
+            "写到此文件（默认工作区 catalogs/ID.toml；- 为标准输出）",
+            "write here (default catalogs/ID.toml; - is standard output)",
+        ),
+    )
     digest = add(
         "digest",
         "records",
@@ -130,13 +157,66 @@ def build_parser() -> argparse.ArgumentParser:
     )
     reconcile.add_argument("catalog", metavar="CATALOG")
     reconcile.add_argument("--format", choices=("table", "json", "jsonl", "csv", "xlsx", "html"), default=None)
+    reconcile.add_argument("--out", metavar="FILE", help=say("把 xlsx 写到此文件", "write the xlsx to this file"))
     reconcile.add_argument(
         "--show-values",
         action="store_true",
         help=say("显示字段值（个人信息仍遮蔽）", "show field values (personal ones stay masked)"),
     )
-    for later in ("--with", "--batch", "--since", "--until"):
-        reconcile.add_argument(later, dest=f"later_{later[2:]}", metavar="X", help=say("（后续版本）", "(later)"))
+    reconcile.add_argument(
+        "--batch", metavar="NO", help=say("只核对此批次承载的主键", "only keys whose live version this batch carries")
+    )
+    for name, zh, en in (
+        ("--since", "自该日起的批次", "batches of this day or later"),
+        ("--until", "至该日止的批次", "batches of this day or earlier"),
+    ):
+        reconcile.add_argument(name, metavar="YYYY-MM-DD", help=say(zh, en))
+    reconcile.add_argument("--with", dest="later_with", metavar="PARTY", help=say("（后续版本）", "(later)"))
+    # What the API starts: a reconciliation that was asked for and stands in the store.
+    add_hidden("run-reconciliation", "runs").add_argument("id", metavar="ID")
+
+    finding = add(
+        "finding", "findings", "处理差异：list、assign、explain", "work the differences: list, assign, explain"
+    )
+    finding_commands = _actions(finding)
+    listed = _action(finding_commands, common, "list", "列出差异及其处理状态", "list findings and how they stand")
+    listed.add_argument("catalog", metavar="CATALOG", nargs="?")
+    listed.add_argument("--kind", metavar="KIND", action="append", help=say("只列此类", "only this kind"))
+    listed.add_argument(
+        "--state",
+        action="append",
+        choices=("new", "assigned", "explained", "settled"),
+        help=say("只列此状态（默认除 settled 外全部）", "only this state (default: all but settled)"),
+    )
+    assign = _action(finding_commands, common, "assign", "分派给某人", "assign to somebody")
+    assign.add_argument("id", metavar="ID", nargs="+", type=int)
+    assign.add_argument("--to", metavar="NAME", required=True, help=say("承办人", "who works it"))
+    assign.add_argument("--by", metavar="NAME", required=True, help=say("经办人", "who says so"))
+    explain = _action(
+        finding_commands, common, "explain", "说明原因，至某日前不再提示", "give the reason; not news until a day"
+    )
+    explain.add_argument("id", metavar="ID", nargs="+", type=int)
+    explain.add_argument(
+        "--until", metavar="YYYY-MM-DD", required=True, help=say("有效至（含当日）", "valid until, that day included")
+    )
+    explain.add_argument("--reason", required=True, help=say("原因", "why, in your words"))
+    explain.add_argument("--by", metavar="NAME", required=True, help=say("经办人", "who says so"))
+
+    restore = add(
+        "restore",
+        "restoring",
+        "从归档恢复被改动或缺失的行（默认只演练）",
+        "put altered or missing rows back from the archive (dry run by default)",
+    )
+    restore.add_argument("catalog", metavar="CATALOG")
+    restore.add_argument(
+        "key", metavar="KEY", nargs="*", help=say("只恢复这些主键（默认全部）", "only these keys (default: all)")
+    )
+    restore.add_argument("--format", choices=("table", "json", "sql"), default=None)
+    restore.add_argument("--apply", action="store_true", help=say("真正写入数据源", "write into the source"))
+    restore.add_argument(
+        "--by", metavar="NAME", help=say("经办人（--apply 必填）", "who says so (needed with --apply)")
+    )
 
     for name, zh, en in (
         ("accept", "认可本方数据源中指名记录的改动", "make named changes of an own source lawful"),
@@ -194,8 +274,40 @@ def build_parser() -> argparse.ArgumentParser:
         "nightly job: resume, receive, reconcile, seal, anchor, brief",
     )
 
+    serve = add("serve", "serving", "对账接口服务（HTTP，/v1）", "the reconciliation API (HTTP, /v1)")
+    serve.add_argument(
+        "--host", metavar="HOST", help=say("监听地址（默认见 [api]）", "address to listen on (default: [api])")
+    )
+    serve.add_argument(
+        "--port", metavar="PORT", type=int, help=say("端口；0 为任意空闲端口", "port; 0 is any free one")
+    )
+    serve.add_argument("--workers", metavar="N", type=int, help=say("工作进程数", "worker processes"))
+
+    token = add("token", "tokens", "接口令牌：create、list、revoke", "tokens of the API: create, list, revoke")
+    token_commands = _actions(token)
+    token_new = _action(token_commands, common, "create", "新建令牌，只显示一次", "make a token; it is shown once")
+    token_new.add_argument("name", metavar="NAME", help=say("给谁用", "who uses it"))
+    token_new.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        choices=("read", "verify", "reconcile", "admin"),
+        help=say("权限，可重复", "what it may do; repeat for several"),
+    )
+    token_new.add_argument(
+        "--days", type=int, default=90, help=say("有效天数（默认 90）", "valid for so many days (default 90)")
+    )
+    _action(token_commands, common, "list", "列出令牌", "list the tokens")
+    token_end = _action(token_commands, common, "revoke", "停用令牌", "revoke a token")
+    token_end.add_argument("id", metavar="ID")
+
     demo = add("demo", "demo", "演示全过程", "the demonstration")
     demo.add_argument("--keep", metavar="DIR", help=say("在此目录中进行并保留", "work in this folder and keep it"))
+    demo.add_argument(
+        "--database",
+        metavar="URL",
+        help=say("用 postgresql:// 库（默认 SQLite 文件）", "in a postgresql:// database (default: an SQLite file)"),
+    )
     demo.add_argument("--data", metavar="X", help=say("（后续版本）", "(later)"))
 
     for name in NOT_BUILT:
@@ -233,6 +345,14 @@ def _action(
 def _file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoding", default="utf-8", choices=("utf-8", "gb18030"), help=say("CSV 编码", "encoding of the CSV")
+    )
+    parser.add_argument("--sheet", metavar="NAME", help=say("XLSX 的工作表", "sheet of a workbook"))
+    parser.add_argument(
+        "--header-row",
+        metavar="N",
+        type=int,
+        default=1,
+        help=say("表头所在行（默认 1；标题行在其上时用）", "row of the header (default 1; with title lines above it)"),
     )
     parser.add_argument(
         "--quarantine",
