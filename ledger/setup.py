@@ -2,6 +2,9 @@
 
 Everything is built in a folder inside the target and moved into place when it is whole, duizhang.toml last: a folder without one is
 not a workspace. A join that was interrupted is taken up again with the account it had made, because the name may have moved to it.
+
+A store elsewhere (`--store`) is filled last: everything is done in a SQLite store inside that folder, whose rows are then copied over
+in one transaction. So a failure leaves nothing of a half-made workspace there, and rows that are equal mean that only the moving is left.
 """
 
 from __future__ import annotations
@@ -30,15 +33,16 @@ from ledger.chain.local import LocalChain
 from ledger.chain.registry import Registry
 from ledger.chain.rpc import Rpc
 from ledger.chain.transactions import contract_address, deploy_data, encode_move, encode_register
-from ledger.config import check_party_name
-from ledger.errors import ChainError, InputError, LedgerError
+from ledger.config import check_party_name, load_config
+from ledger.errors import ChainError, InputError, LedgerError, StoreError
 from ledger.store import models
-from ledger.store.db import Store, open_store
+from ledger.store.db import Store, copy_rows, is_empty, open_store, same_rows
 from ledger.store.files import os_errors, read_private, sync_folder, write_atomic
 from ledger.workspace import OWN, Workspace
 
 JOIN_FORMAT = "duizhang-join/1"
 FOLDERS = ("keys", "store", "catalogs", "entries", "archive", "inbox", "briefs")
+_OWN_STORE = "sqlite:///store/ledger.db"
 _STAGE = ".duizhang-init"
 _JOIN_LIMIT = 1 << 16
 
@@ -56,11 +60,15 @@ class Joining:
     account_key: str
 
 
-def init(target: Path, party: str) -> Path:
-    """Make a workspace with a chain of its own and the registry deployed; returns its folder. The folder must be empty."""
+def init(target: Path, party: str, store: str | None = None) -> Path:
+    """Make a workspace with a chain of its own and the registry deployed; returns its folder. The folder must be empty.
+
+    `store` is the URL of a store elsewhere, which must not hold anything (InputError `init.store_used`).
+    """
     check_party_name(party, "--party")
-    if _half_published(target):
+    if _half_published(target) or _moved(target / _STAGE, store):
         return _publish(target / _STAGE, target)
+    _check_unused(store)
     stage = _stage(target, resume=False)
     try:
         _common(stage)
@@ -68,18 +76,26 @@ def init(target: Path, party: str) -> Path:
         with Rpc(chain.ensure_running()) as rpc:
             account = load_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
             address = str(account.address).lower()
-            _config(stage, party, rpc="embedded", home="chain", contract=contract_address(address, 0), account=address)
+            contract = contract_address(address, 0)
+            _config(stage, party, store, rpc="embedded", home="chain", contract=contract, account=address)
             _deploy(stage, rpc, chain, account, party)
         # Moved while it runs, it would be taken for another folder's chain.
         chain.down()
     except BaseException:
         _abandon(stage)
         raise
+    try:
+        _move_store(stage, store)
+    except LedgerError as error:
+        # Whether it was written shows the next time, by the rows in the stage.
+        if error.code != "store.commit_unknown":
+            _abandon(stage)
+        raise
     return _publish(stage, target)
 
 
-def join(target: Path, file: Path, party: str | None) -> Path:
-    """Make a workspace on another party's chain from a join file, moving the name to an account of our own."""
+def join(target: Path, file: Path, party: str | None, store: str | None = None) -> Path:
+    """Make a workspace on another party's chain from a join file, moving the name to an account of our own; `store` as for `init`."""
     joining = parse_join(read_private(file, _JOIN_LIMIT), str(file))
     if party is not None and party != joining.party:
         raise InputError(
@@ -88,8 +104,9 @@ def join(target: Path, file: Path, party: str | None) -> Path:
             f"the join file was made for {joining.party}, not for {party}",
             str(file),
         )
-    if _half_published(target):
+    if _half_published(target) or _moved(target / _STAGE, store):
         return _publish(target / _STAGE, target)
+    _check_unused(store)
     stage = _stage(target, resume=True)
     _common(stage)
     _write_key(stage / "keys" / joining.founder / "1.key", joining.exchange_key)
@@ -98,21 +115,20 @@ def join(target: Path, file: Path, party: str | None) -> Path:
     _config(
         stage,
         joining.party,
+        store,
         rpc=joining.rpc,
         home=home,
         contract=joining.identity.contract,
         account=str(account.address).lower(),
     )
-    store = open_store(_store_url(stage), "create")
-    try:
-        with store.write() as session:
+    with closing(open_store(_store_url(stage), "create")) as staged:
+        with staged.write() as session:
             if session.get(models.Chain, 1) is None:
                 session.add(_chain_row(joining.identity, joining.identity.block))
         workspace = Workspace(stage)
-        with open_link(workspace, store) as link:
-            _take_name(store, link, joining, account)
-    finally:
-        store.close()
+        with open_link(workspace, staged) as link:
+            _take_name(staged, link, joining, account)
+    _move_store(stage, store)
     return _publish(stage, target)
 
 
@@ -333,12 +349,12 @@ def _chain_row(identity: Identity, remembered: Block) -> models.Chain:
     )
 
 
-def _config(stage: Path, party: str, *, rpc: str, home: str, contract: str, account: str) -> None:
+def _config(stage: Path, party: str, store: str | None, *, rpc: str, home: str, contract: str, account: str) -> None:
     text = f"""# duizhang 工作区配置（说明见 docs/operations.md）。修改后可用 duizhang doctor 检查。
 party = "{party}"
 
 [store]
-url = "sqlite:///store/ledger.db"
+url = {json.dumps(store or _OWN_STORE, ensure_ascii=False)}
 
 [chain]
 rpc = "{rpc}"          # embedded：本机开发链；或链节点的 http(s) 地址
@@ -369,6 +385,56 @@ def _write_key(path: Path, secret: str) -> None:
 
 def _store_url(stage: Path) -> str:
     return f"sqlite:///{stage.resolve() / 'store' / 'ledger.db'}"
+
+
+def _check_unused(store: str | None) -> None:
+    """Before anything is made: what can be known to go wrong with a store elsewhere."""
+    if store is None:
+        return
+    try:
+        with closing(open_store(store, "read")) as there:
+            if not is_empty(there):
+                raise _store_used(there.where)
+    except StoreError as error:
+        if error.code == "store.older":
+            raise _store_used(error.where) from error
+        if error.code != "store.missing":
+            raise
+
+
+def _move_store(stage: Path, store: str | None) -> None:
+    """Fill the store elsewhere; done again after an unknown outcome, it finds its own rows there."""
+    if store is None:
+        return
+    with closing(open_store(_store_url(stage), "write")) as ours, closing(open_store(store, "create")) as there:
+        if is_empty(there):
+            copy_rows(ours, there)
+        elif not same_rows(ours, there):
+            raise _store_used(there.where)
+
+
+def _moved(stage: Path, store: str | None) -> bool:
+    """True if an earlier run was interrupted after it had filled the store elsewhere."""
+    if store is None or not (stage / "duizhang.toml").exists() or not (stage / "store" / "ledger.db").exists():
+        return False
+    if load_config(stage / "duizhang.toml").store_url != store:
+        return False
+    try:
+        with closing(open_store(_store_url(stage), "read")) as ours, closing(open_store(store, "read")) as there:
+            return not is_empty(there) and same_rows(ours, there)
+    except StoreError as error:
+        if error.code in ("store.missing", "store.older"):
+            return False
+        raise
+
+
+def _store_used(where: str) -> InputError:
+    return InputError(
+        "init.store_used",
+        f"{where} 已是某个工作区的台账库，不予共用；请另建一个库或模式（search_path）",
+        "this is the store of a workspace already and is not shared; make another database or schema (search_path)",
+        where,
+    )
 
 
 def _half_published(target: Path) -> bool:
@@ -409,9 +475,16 @@ def _abandon(stage: Path) -> None:
 
 
 def _publish(stage: Path, target: Path) -> Path:
+    settings, copied = stage / "duizhang.toml", stage / "store"
+    elsewhere = load_config(settings).store_url != _OWN_STORE
     with os_errors(target):
-        for path in sorted(stage.iterdir(), key=lambda path: path.name == "duizhang.toml"):
-            os.replace(path, target / path.name)
+        for path in stage.iterdir():
+            if path != settings and not (path == copied and elsewhere):
+                os.replace(path, target / path.name)
+        # Once anything has moved nobody asks any more whether the rows were copied.
+        if copied.exists():
+            shutil.rmtree(copied)
+        os.replace(settings, target / settings.name)
         stage.rmdir()
         sync_folder(target)
     return target

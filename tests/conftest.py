@@ -11,7 +11,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ import pytest
 
 from ledger.chain.local import LocalChain
 from ledger.cli import main
+from tests.databases import mariadb, postgres, postgres18
+
+__all__ = ["mariadb", "postgres", "postgres18"]
 
 CATALOG = """
 id = "permits"
@@ -167,21 +170,30 @@ def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def pair(_template: Path, tmp_path: Path) -> Iterator[Pair]:
-    """A fresh copy of both workspaces, the chain and an empty city database (source of origin delivery)."""
+@contextmanager
+def paired(template: Path, folder: Path) -> Iterator[Pair]:
+    """A copy in `folder` of both workspaces and the chain, with an empty city database (source of origin delivery)."""
     for name in ("province", "city"):
-        shutil.copytree(_template / name, tmp_path / name)
-    config = tmp_path / "city" / "duizhang.toml"
-    database = tmp_path / "city.db"
-    text = config.read_text(encoding="utf-8").replace(str(_template), str(tmp_path))
+        shutil.copytree(template / name, folder / name)
+    config = folder / "city" / "duizhang.toml"
+    database = folder / "city.db"
+    text = config.read_text(encoding="utf-8").replace(str(template), str(folder))
     source = f'\n[source.permits]\nurl = "sqlite:///{database}"\ntable = "permits"\norigin = "delivery"\n'
     config.write_text(text + source, encoding="utf-8")
     connection = sqlite3.connect(database)
     connection.execute(f"CREATE TABLE permits ({', '.join(f'{name} TEXT' for name in FIELDS)})")
     connection.close()
-    yield Pair(Party(tmp_path / "province"), Party(tmp_path / "city"), database, tmp_path)
-    LocalChain(tmp_path / "province" / "chain").down()
+    try:
+        yield Pair(Party(folder / "province"), Party(folder / "city"), database, folder)
+    finally:
+        LocalChain(folder / "province" / "chain").down()
+
+
+@pytest.fixture
+def pair(_template: Path, tmp_path: Path) -> Iterator[Pair]:
+    """A fresh copy of both workspaces, the chain and an empty city database (source of origin delivery)."""
+    with paired(_template, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

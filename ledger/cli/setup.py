@@ -19,9 +19,9 @@ def _init(args: argparse.Namespace) -> int:
 
     target = Path(args.dir if args.dir is not None else args.workspace or ".")
     if args.join is not None:
-        made = setup.join(target, Path(args.join), args.party)
+        made = setup.join(target, Path(args.join), args.party, args.store)
     else:
-        made = setup.init(target, args.party or "local")
+        made = setup.init(target, args.party or "local", args.store)
     from ledger.workspace import Workspace
 
     workspace = Workspace(made)

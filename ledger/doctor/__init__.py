@@ -65,9 +65,10 @@ def examine(root: Path, *, named: bool) -> list[Diagnosis]:
         )
         return found
     # Needs SQLAlchemy and the chain's modules, which a broken set-up may lack: imported when everything above was said.
+    from ledger.doctor.notify import examine_notify  # noqa: PLC0415
     from ledger.doctor.workspace import examine_workspace  # noqa: PLC0415
 
-    return [*found, *_account(workspace), *examine_workspace(workspace)]
+    return [*found, *_account(workspace), *examine_workspace(workspace), *examine_notify(workspace)]
 
 
 # ---- this machine ----

@@ -64,6 +64,8 @@ def mend_for(error: LedgerError) -> tuple[str, str]:
 
 _BACKUP = ("从备份恢复 {where}", "restore {where} from a backup")
 _RIGHTS = ("ls -l {where}；更改属主或权限", "ls -l {where}; change owner or mode")
+_STORE_URL = ("改正 duizhang.toml 的 [store] url", "correct [store] url in duizhang.toml")
+_ASK = ("请数据库管理员执行上述语句", "have the database's owner run the statement above")
 _NODE = ("启动节点，或改正 duizhang.toml 的 [chain] rpc", "start the node, or correct [chain] rpc in duizhang.toml")
 _OTHER = ("改正 duizhang.toml 的 [chain] rpc 或 home，使其指向建立工作区时的那条链", "make [chain] rpc or home name the chain this workspace was made on")  # fmt: skip
 _LOST = ("停止所有作业，恢复链的存档（chain/dump.json），再运行 duizhang fsck", "stop all jobs, restore the chain's dump (chain/dump.json), then run duizhang fsck")  # fmt: skip
@@ -89,11 +91,24 @@ _MENDS: dict[str, tuple[str, str]] = {
     ),
     "store.older": ("duizhang anchor（会自动升级）", "duizhang anchor (it migrates the store)"),
     "store.newer": ("安装更新版本的 duizhang", "install the newer duizhang"),
+    "store.url": _STORE_URL,
     "store.foreign": ("改正 duizhang.toml 的 [store] url", "correct [store] url in duizhang.toml"),
     "store.damaged": ("从备份恢复 {where}，再运行 duizhang fsck", "restore {where} from a backup, then run duizhang fsck"),
     "store.locked": ("等占用它的程序结束：fuser {where}", "wait for the program that holds it: fuser {where}"),
     "store.permission": _RIGHTS,
     "store.read_only": _RIGHTS,
+    "store.unreachable": ("启动台账库服务器，或改正 duizhang.toml 的 [store] url", "start the store's server, or correct [store] url in duizhang.toml"),
+    "store.login": (
+        "改正 [store] url 的用户名，或 ~/.pgpass（0600）中的口令；必要时由管理员修改 pg_hba.conf",
+        "correct the user in [store] url, or the password in ~/.pgpass (0600); else have pg_hba.conf changed",
+    ),
+    "store.no_database": _STORE_URL,
+    "store.no_schema": _ASK,
+    "store.rights": _ASK,
+    "store.connections": ("稍后再试，或由管理员提高 max_connections", "try again later, or have max_connections raised"),
+    "store.server_old": ("把台账库放到 PostgreSQL 15 或更高版本", "move the store to PostgreSQL 15 or newer"),
+    "store.encoding": _ASK,
+    "store.connection_lost": ("再运行一次；反复出现时检查网络与服务器日志", "run it again; if it comes back, look at the network and the server's log"),
     "source.missing": ("改正 duizhang.toml 中该数据源的 url（{where} 不存在）", "correct the source's url in duizhang.toml ({where} is not there)"),
     "source.permission": _RIGHTS,
     "source.locked": ("等占用它的程序结束：fuser {where}", "wait for the program that holds it: fuser {where}"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -60,22 +59,16 @@ def _store(workspace: Workspace, seen: _Seen) -> Iterator[Diagnosis]:
                     other = (batch.receiver_party or OWN) if ours else batch.sender_party
                     seen.needed.setdefault(other, set())
                 seen.identity, seen.remembered = known_chain(session, workspace)
+            with store.read() as session:
+                obstacles = store.database.obstacles(session.connection())
         except LedgerError as error:
             yield wrong("store", error)
             return
-        blocked = [path for path in (store.path, store.path.parent) if not os.access(path, os.W_OK)]
-    for path in blocked:
-        yield problem(
-            "store",
-            "store.read_only",
-            "台账库不可写",
-            "the store cannot be written",
-            f"ls -ld {path}；更改属主或权限",
-            f"ls -ld {path}; change owner or mode",
-            str(path),
-        )
-    if not blocked:
-        yield fine("store", "台账库版本相符、可写", "the store is of this version and can be written", str(store.path))
+    for it in obstacles:
+        told = (it.code, it.zh, it.en, it.mend_zh, it.mend_en, it.where)
+        yield warning("store", *told) if it.warning else problem("store", *told)
+    if all(it.warning for it in obstacles):
+        yield fine("store", "台账库版本相符、可写", "the store is of this version and can be written", store.where)
 
 
 def _sources(workspace: Workspace) -> Iterator[Diagnosis]:

@@ -1,7 +1,7 @@
 """fsck: is the store whole in itself, and is it what the chain says (design section 3)? Touches no source, mends nothing.
 
     report.py    numbered checks, what they found, the verdict
-    tables.py    SQLite's file, every row's invariants, batches and descriptors, the outbox
+    tables.py    the database's own checks, every row's invariants, batches and descriptors, the outbox
     files.py     key files, entry files, leftovers
     archives.py  each archived record against its entry
     anchors.py   claims and anchors, both ways
@@ -38,7 +38,11 @@ def _is_empty(path: Path) -> bool:
 
 
 def fsck(workspace: Workspace) -> Report:
-    """Every check, whatever the others found. Raises only if another job holds the workspace (StoreError `workspace.busy`)."""
+    """Every check, whatever the others found.
+
+    Raises only if another job holds the workspace (StoreError `workspace.busy`), or one of another workspace the store
+    (`store.busy`).
+    """
     report = Report(workspace.party)
     # Not `workspace.locked`, which sweeps: fsck leaves everything as it is.
     with WorkspaceLock(workspace.root / "lock", "fsck"):
@@ -54,8 +58,8 @@ def fsck(workspace: Workspace) -> Report:
             else:
                 opening.take(error)
             return report
-        with closing(store):
-            opening.seen(str(store.path), str(store.path))
+        with closing(store), store.alone():
+            opening.seen(store.where, store.where)
             check_database(report, store)
             tables = check_batches(report, store)
             check_counterparties(keys, workspace, tables)

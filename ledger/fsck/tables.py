@@ -1,4 +1,4 @@
-"""The store's tables: SQLite's own opinion, the invariants of every row, batches against their descriptors, the outbox."""
+"""The store's tables: the database's own opinion, the invariants of every row, batches against their descriptors, the outbox."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import CheckConstraint, Table, UniqueConstraint, select, text
 
 from ledger.descriptor import Descriptor, parse_descriptor
 from ledger.errors import LedgerError, StoreError
-from ledger.fsck.report import Check, Remark, Report
+from ledger.fsck.report import DAMAGE_CODES, Check, Remark, Report
 from ledger.store import models
 from ledger.store.db import Store, find_damage
 
@@ -39,33 +39,40 @@ class Tables:
 
 
 def check_database(report: Report, store: Store) -> None:
-    """SQLite's integrity check, and each constraint of the models asked anew: the file's own may have been taken away."""
-    check = report.open("database", "台账库文件（SQLite 自检）", "the store's file, by SQLite")
+    """The database's own checks, and each constraint of the models asked anew: its own may have been taken away."""
+    name = store.database.name
+    check = report.open("database", f"台账库的数据库（{name} 自检）", f"the store's database, by {name}")
     with check.guard():
-        for sentence in find_damage(store):
-            check.broken("store.integrity", f"SQLite 自检：{sentence}", f"SQLite: {sentence}", str(store.path))
-        check.seen("integrity_check、foreign_key_check", "integrity_check, foreign_key_check")
+        for flaw in find_damage(store):
+            check.broken("store.integrity", f"{name} 自检：{flaw.zh}", f"{name}: {flaw.en}", store.where)
+        if store.path is None:
+            # Pages are the server's own affair (data checksums, pg_amcheck); what it reads in vain shows as store.damaged.
+            check.seen("约束与索引是否齐全、有效，外键", "constraints and indexes complete and in force, foreign keys")
+        else:
+            check.seen("integrity_check、foreign_key_check", "integrity_check, foreign_key_check")
     check = report.open("rows", "各表的行", "the rows of every table")
     rules = 0
     for table in models.Base.metadata.sorted_tables:
-        for rule, statement in _rules(table):
+        for rule, statement in _rules(table, store.database.row):
             rules += 1
-            with check.guard(f"{store.path}:{table.name}"), store.read() as session:
-                found = session.connection().exec_driver_sql(statement).scalars().all()
+            with check.guard(f"{store.where}:{table.name}"), store.read() as session:
+                # Without parameters a % in a rule means itself.
+                plain = {"no_parameters": True}
+                found = session.connection().exec_driver_sql(statement, execution_options=plain).scalars().all()
             for row in found[:_SHOWN_ROWS]:
                 check.broken(
                     "store.row",
                     f"表 {table.name} 第 {row} 行违反约束 {rule}",
                     f"row {row} of table {table.name} breaks the constraint {rule}",
-                    f"{store.path}:{table.name}",
+                    f"{store.where}:{table.name}",
                 )
     check.seen(f"{rules} 条约束", f"{rules} constraints")
 
 
-def _rules(table: Table) -> list[tuple[str, str]]:
-    """Name and query of each rule of a table; the query gives the rowids that break it."""
+def _rules(table: Table, row: str) -> list[tuple[str, str]]:
+    """Name and query of each rule of a table; the query gives `row` (the column that names any row) of those that break it."""
     rules = [
-        (f"{column.name} NOT NULL", f'SELECT rowid FROM "{table.name}" WHERE "{column.name}" IS NULL')  # noqa: S608
+        (f"{column.name} NOT NULL", f'SELECT {row} FROM "{table.name}" WHERE "{column.name}" IS NULL')  # noqa: S608
         for column in table.columns
         if not column.nullable
     ]
@@ -73,21 +80,22 @@ def _rules(table: Table) -> list[tuple[str, str]]:
     for constraint in table.constraints:
         if isinstance(constraint, CheckConstraint):
             rules.append(
-                (str(constraint.name), f'SELECT rowid FROM "{table.name}" WHERE NOT ({constraint.sqltext})')  # noqa: S608
+                (str(constraint.name), f'SELECT {row} FROM "{table.name}" WHERE NOT ({constraint.sqltext})')  # noqa: S608
             )
         elif isinstance(constraint, UniqueConstraint):
             keys.append((str(constraint.name or "unique"), [str(column.name) for column in constraint.columns], ""))
     for index in table.indexes:
         if index.unique:
             where = index.dialect_options["sqlite"]["where"]
-            keys.append((str(index.name), [str(column.name) for column in index.columns], f" AND {where}"))
+            given = "" if where is None else f" AND {where}"
+            keys.append((str(index.name), [str(column.name) for column in index.columns], given))
     for name, columns, where in keys:
         listed = ", ".join(f'"{column}"' for column in columns)
         given = " AND ".join(f'"{column}" IS NOT NULL' for column in columns)
         rules.append(
             (
                 name,
-                f'SELECT max(rowid) FROM "{table.name}" WHERE {given}{where} GROUP BY {listed} HAVING count(*) > 1',  # noqa: S608
+                f'SELECT max({row}) FROM "{table.name}" WHERE {given}{where} GROUP BY {listed} HAVING count(*) > 1',  # noqa: S608
             )
         )
     return sorted(rules)
@@ -106,28 +114,31 @@ def read_tables(check: Check, store: Store) -> Tables:
 
 
 def _all(check: Check, store: Store, model: type[_Row]) -> list[_Row]:
-    table = model.__tablename__
+    table, row = model.__tablename__, store.database.row
     try:
         with store.read() as session:
-            return list(session.scalars(select(model).order_by(text("rowid"))))
+            # In the order they were written, as far as anything tells.
+            number = models.Base.metadata.tables[table].autoincrement_column
+            return list(session.scalars(select(model).order_by(text(row) if number is None else number)))
     except StoreError as whole:
         rows: list[_Row] = []
         try:
             with store.read() as session:
-                numbers = session.connection().exec_driver_sql(f"SELECT rowid FROM {table}").scalars().all()  # noqa: S608
+                numbers = session.connection().exec_driver_sql(f"SELECT {row} FROM {table}").scalars().all()  # noqa: S608
         except StoreError:
-            check.take(whole, f"{store.path}:{table}")
+            check.take(whole, f"{store.where}:{table}")
             return rows
         for number in numbers:
             try:
                 with store.read() as session:
-                    rows += session.scalars(select(model).where(text("rowid = :number")), {"number": number})
+                    rows += session.scalars(select(model).where(text(f"{row} = :number")), {"number": number})
             except StoreError as error:
-                check.broken(
+                say = check.broken if error.code in DAMAGE_CODES else check.cannot
+                say(
                     "store.row",
                     f"表 {table} 第 {number} 行读不出：{error.zh}",
                     f"row {number} of table {table} cannot be read: {error.en}",
-                    f"{store.path}:{table}",
+                    f"{store.where}:{table}",
                 )
         return rows
 

@@ -1,8 +1,9 @@
 """The entries of one batch in one immutable Parquet file (docs/formats/entries.md).
 
-Columns: the 64-byte entry, whether it is a withdrawal, and the archive frame that holds its record. Rows stand in the
-order of the tree (formats F5), so that reading the file from front to back gives its leaves. The same rows give the
-same bytes under one version of Arrow; what authenticates them is the anchored root, not the file's hash.
+Columns: the 64-byte entry, whether it is a withdrawal, the archive frame that holds its record and, where the source
+has one, the row version under which the record was read. Rows stand in the order of the tree (formats F5), so that
+reading the file from front to back gives its leaves. The same rows give the same bytes under one version of Arrow; what
+authenticates them is the anchored root, not the file's hash.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ledger.store.files import NewFile, hash_file, os_errors, sync_folder
 
 ENTRY_BYTES = 64
 NO_FRAME = 0xFFFFFFFF  # no archive holds the record
+NO_VERSION = -(1 << 63)  # the row version is not known; a row whose version is this very number has none either
 
 # 4 MiB of entries: what a reader holds beside the arrays it fills.
 _GROUP_ROWS = 1 << 16
@@ -32,6 +34,7 @@ _SCHEMA = pa.schema(
         pa.field("frame", pa.uint32(), nullable=False),
     ]
 )
+_VERSIONED = _SCHEMA.append(pa.field("row_version", pa.int64()))
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,13 @@ class Entries:
     """The rows of one entry file in tree order; the arrays cannot be written to.
 
     `entries` uint8 (n, 64), `withdrawn` bool (n,), `frames` uint32 (n,): `NO_FRAME` where no archive has the record.
+    `row_versions` int64 (n,), `NO_VERSION` where it is not known; None for a file without that column.
     """
 
     entries: NDArray[np.uint8]
     withdrawn: NDArray[np.bool_]
     frames: NDArray[np.uint32]
+    row_versions: NDArray[np.int64] | None = None
 
     @property
     def key_tags(self) -> NDArray[np.uint8]:
@@ -87,25 +92,32 @@ class _HashingSink:
 
 
 def write_entries(
-    path: Path, entries: NDArray[np.uint8], withdrawn: NDArray[np.bool_], frames: NDArray[np.uint32]
+    path: Path,
+    entries: NDArray[np.uint8],
+    withdrawn: NDArray[np.bool_],
+    frames: NDArray[np.uint32],
+    row_versions: NDArray[np.int64] | None = None,
 ) -> str:
     """Write the rows whole or not at all (mode 0600) and return the file's SHA-256 in hex.
 
     `entries` must be strictly ascending with one entry a key_tag: `store.entries_order`, `store.entries_duplicate`. A
-    file that is there already must hold the same bytes, else `store.entries_conflict`: entry files never change.
+    file that is there already must hold the same bytes, else `store.entries_conflict`: entry files never change. Without
+    `row_versions`, or where none of them is known, the file has no such column.
     """
     size = len(entries)
     if entries.dtype != np.uint8 or entries.shape != (size, ENTRY_BYTES):
         raise ValueError(f"entries must be uint8 (n, 64), not {entries.dtype} {entries.shape}")
     if withdrawn.dtype != np.bool_ or frames.dtype != np.uint32 or not withdrawn.shape == frames.shape == (size,):
         raise ValueError("withdrawn must be bool and frames uint32, one for each entry")
+    if row_versions is not None and (row_versions.dtype != np.int64 or row_versions.shape != (size,)):
+        raise ValueError("row_versions must be int64, one for each entry")
     entries = np.ascontiguousarray(entries)
     _check_order(entries, path)
     with os_errors(path):
         new = NewFile(path)
         try:
             sink = _HashingSink(new.handle)
-            _write_table(sink, entries, withdrawn, frames)
+            _write_table(sink, entries, withdrawn, frames, row_versions)
             sink.check()
             digest = sink.sha256.hexdigest()
             try:
@@ -122,13 +134,20 @@ def write_entries(
 
 
 def _write_table(
-    sink: _HashingSink, entries: NDArray[np.uint8], withdrawn: NDArray[np.bool_], frames: NDArray[np.uint32]
+    sink: _HashingSink,
+    entries: NDArray[np.uint8],
+    withdrawn: NDArray[np.bool_],
+    frames: NDArray[np.uint32],
+    row_versions: NDArray[np.int64] | None,
 ) -> None:
+    versions = None if row_versions is None or (row_versions == NO_VERSION).all() else row_versions
+    schema = _SCHEMA if versions is None else _VERSIONED
     # Entries are hashes: compression would cost time and save nothing. Frames repeat, withdrawals are rare.
+    packed = {"entry": "NONE", "withdrawn": "ZSTD", "frame": "ZSTD", "row_version": "ZSTD"}
     with pq.ParquetWriter(
         pa.PythonFile(sink, mode="w"),
-        _SCHEMA,
-        compression={"entry": "NONE", "withdrawn": "ZSTD", "frame": "ZSTD"},
+        schema,
+        compression={name: packed[name] for name in schema.names},
         use_dictionary=["frame"],
         write_statistics=False,
         store_schema=False,
@@ -137,13 +156,15 @@ def _write_table(
             rows = slice(start, start + _GROUP_ROWS)
             part = entries[rows]
             column = pa.FixedSizeBinaryArray.from_buffers(_SCHEMA.field(0).type, len(part), [None, pa.py_buffer(part)])
-            table = pa.Table.from_arrays([column, pa.array(withdrawn[rows]), pa.array(frames[rows])], schema=_SCHEMA)
-            writer.write_table(table, row_group_size=_GROUP_ROWS)
+            columns = [column, pa.array(withdrawn[rows]), pa.array(frames[rows])]
+            if versions is not None:
+                columns.append(pa.array(versions[rows], mask=versions[rows] == NO_VERSION))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=_GROUP_ROWS)
             sink.check()
 
 
 def read_entries(path: Path, sha256: str) -> Entries:
-    """The rows of the file whose SHA-256 the store recorded, about 70 bytes of memory a row.
+    """The rows of the file whose SHA-256 the store recorded, about 70 bytes of memory a row (80 with row versions).
 
     StoreError `store.entries_missing`, `store.entries_damaged` (other bytes than those written, or not this format).
     """
@@ -176,13 +197,15 @@ def read_entries(path: Path, sha256: str) -> Entries:
 def _read_table(handle: BinaryIO, path: Path) -> Entries:
     file = pq.ParquetFile(handle)
     size = file.metadata.num_rows
-    if not file.schema_arrow.equals(_SCHEMA):
-        raise _damaged(path, "its columns are not entry, withdrawn, frame", "列不符")
+    versioned = file.schema_arrow.equals(_VERSIONED)
+    if not versioned and not file.schema_arrow.equals(_SCHEMA):
+        raise _damaged(path, "its columns are not entry, withdrawn, frame and at most row_version", "列不符")
     if size * ENTRY_BYTES > handle.seek(0, 2):
         raise _damaged(path, f"it claims {size} rows and is too short for them", "行数与长度不符")
     entries = np.empty((size, ENTRY_BYTES), np.uint8)
     withdrawn = np.empty(size, np.bool_)
     frames = np.empty(size, np.uint32)
+    row_versions = np.empty(size, np.int64) if versioned else None
     start = 0
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, use_threads=False)
@@ -192,12 +215,20 @@ def _read_table(handle: BinaryIO, path: Path) -> Entries:
         entries[start:stop] = data.reshape(-1, ENTRY_BYTES)
         withdrawn[start:stop] = table.column("withdrawn").to_numpy()
         frames[start:stop] = table.column("frame").to_numpy()
+        if row_versions is not None:
+            row_versions[start:stop] = versions_of(table.column("row_version"))
         start = stop
     if start != size:
         raise _damaged(path, f"it claims {size} rows and holds {start}", "行数不符")
-    for array in (entries, withdrawn, frames):
-        array.flags.writeable = False
-    return Entries(entries, withdrawn, frames)
+    for array in (entries, withdrawn, frames, row_versions):
+        if array is not None:
+            array.flags.writeable = False
+    return Entries(entries, withdrawn, frames, row_versions)
+
+
+def versions_of(column: Any) -> NDArray[np.int64]:
+    """A pa.int64() column as numbers, `NO_VERSION` where it is null."""
+    return np.asarray(column.fill_null(NO_VERSION).to_numpy(), np.int64)
 
 
 def _check_order(entries: NDArray[np.uint8], path: Path) -> None:

@@ -35,11 +35,18 @@ Purpose = Literal["anchor", "register", "move", "deploy"]
 TransactionState = Literal["signed", "sent", "mined", "confirmed", "replaced"]
 ConsentAction = Literal["accept", "withdraw"]
 ArrivalState = Literal["received", "anchored", "superseded"]
+ReconciliationState = Literal["queued", "running", "finished", "failed", "interrupted"]
+FindingState = Literal["new", "assigned", "explained", "settled"]
+RestoreState = Literal["intent", "applied", "failed"]
+NoticeState = Literal["waiting", "sent", "failed"]
+Channel = Literal["webhook", "mail"]
 
 EMPTY_ROOT = sha256(b"").hexdigest()  # formats F5: the root of no entries
 
 OPEN_CLAIM = text("state IN ('intent', 'sent')")
 MINED = text("state IN ('mined', 'confirmed')")
+UNDECIDED = text("decided_at IS NULL")
+RUNNING = text("state = 'running'")
 
 
 def utc_text(moment: datetime) -> str:
@@ -83,6 +90,10 @@ def _address(column: str, *, or_empty: bool = False) -> CheckConstraint:
 
 def _utc(column: str) -> CheckConstraint:
     return _check(f"{column}_utc", f"{column} LIKE '____-__-__T__:__:__Z'")
+
+
+def _day(column: str) -> CheckConstraint:
+    return _check(f"{column}_day", f"{column} LIKE '____-__-__'")
 
 
 def _one_of(column: str, values: object) -> CheckConstraint:
@@ -277,6 +288,47 @@ class Consent(Base):
     reason: Mapped[str]
     approved_by: Mapped[str]
     created_at: Mapped[str]
+    proposed_by: Mapped[str | None] = mapped_column(default=None)  # where a second person must agree: who asked first
+
+
+class Proposal(Base):
+    """A change or removal that one person asked for and a second one must agree to before it becomes a consent.
+
+    `commitment` is that of the row as it was when asked for (empty for `withdraw`): another row asks anew.
+    """
+
+    __tablename__ = "proposal"
+    __table_args__ = (
+        Index(
+            "uq_proposal_open",
+            "catalog_id",
+            "action",
+            "key_tag",
+            unique=True,
+            sqlite_where=UNDECIDED,
+            postgresql_where=UNDECIDED,
+        ),
+        _hex("key_tag", 32),
+        _one_of("action", ConsentAction),
+        _check(
+            "commitment_hex",
+            "commitment = '' OR (length(commitment) = 64 AND trim(commitment, '0123456789abcdef') = '')",
+        ),
+        _check("reason_given", "reason <> ''"),
+        _check("proposed_by_given", "proposed_by <> ''"),
+        _utc("created_at"),
+        _utc("decided_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    catalog_id: Mapped[str]
+    action: Mapped[ConsentAction] = mapped_column(Text)
+    key_tag: Mapped[str]
+    commitment: Mapped[str]
+    reason: Mapped[str]
+    proposed_by: Mapped[str]
+    created_at: Mapped[str]
+    decided_at: Mapped[str | None]
 
 
 class Baseline(Base):
@@ -359,6 +411,203 @@ class Run(Base):
     finished_at: Mapped[str | None]
     exit_code: Mapped[int | None]
     outcome: Mapped[str | None]  # JSON
+
+
+class Reconciliation(Base):
+    """One reconciliation of a catalog's source, asked for by a command, the night or the API.
+
+        queued ──> running ──> finished | failed
+                     │  ^
+                     │  └── (its worker died: queued again, once)
+                     └────> interrupted
+
+    A catalog has at most one running. `scope` is the JSON of what part was asked for, `{}` for all; `report` the JSON of
+    the answer without its findings, which stand in `found`; `error` the JSON of what stopped it.
+    """
+
+    __tablename__ = "reconciliation"
+    __table_args__ = (
+        Index("ix_reconciliation_catalog_id_created_at", "catalog_id", "created_at"),
+        Index("uq_reconciliation_running", "catalog_id", unique=True, sqlite_where=RUNNING, postgresql_where=RUNNING),
+        _hex("id", 32),
+        _check("catalog_given", "catalog_id <> ''"),
+        _check("requested_by_given", "requested_by <> ''"),
+        _one_of("state", ReconciliationState),
+        _check("attempts_counts", "attempts >= 0"),
+        _check("progress_counts", "progress_rows >= 0"),
+        *_only_when("state IN ('finished', 'failed', 'interrupted')", "finished_at"),
+        *_only_when("state = 'finished'", "verdict", "exit_code", "report"),
+        *_only_when("state IN ('failed', 'interrupted')", "error"),
+        _check(
+            "running_has_a_worker",
+            "state <> 'running' OR (worker IS NOT NULL AND started_at IS NOT NULL AND heartbeat_at IS NOT NULL)",
+        ),
+        _check("exit_code_known", "exit_code IN (0, 1, 2)"),
+        _utc("created_at"),
+        _utc("started_at"),
+        _utc("heartbeat_at"),
+        _utc("finished_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # microseconds and chance, in hex: it sorts by time
+    catalog_id: Mapped[str]
+    scope: Mapped[str]
+    requested_by: Mapped[str]
+    state: Mapped[ReconciliationState] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    progress_rows: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None]
+    created_at: Mapped[str]
+    started_at: Mapped[str | None]
+    heartbeat_at: Mapped[str | None]
+    finished_at: Mapped[str | None]
+    verdict: Mapped[str | None]
+    exit_code: Mapped[int | None]
+    report: Mapped[str | None]
+    error: Mapped[str | None]
+
+
+class Found(Base):
+    """A finding as one reconciliation reported it; `document` is its JSON, personal values masked. `ordinal` counts from 0
+    in the report's order."""
+
+    __tablename__ = "found"
+    __table_args__ = (
+        Index("ix_found_reconciliation_id_kind", "reconciliation_id", "kind"),
+        _check("ordinal_counts", "ordinal >= 0"),
+        _hex("key_tag", 32),
+        _check("kind_given", "kind <> ''"),
+    )
+
+    reconciliation_id: Mapped[str] = mapped_column(
+        ForeignKey("reconciliation.id", ondelete="CASCADE"), primary_key=True
+    )
+    ordinal: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    key_tag: Mapped[str | None]
+    batch: Mapped[str | None]
+    state: Mapped[str]  # of the finding at that time
+    document: Mapped[str]
+
+
+class Tracked(Base):
+    """A finding as people work it, across reconciliations; named by catalog, key and kind.
+
+        new ──> assigned ──> explained (until a day, then it is new again)
+          └────────┴─────────────┴────> settled (a later reconciliation no longer finds it; found again, it is new)
+
+    `first_run` and `last_run` are the reconciliations that saw it first and last; they may have been pruned.
+    """
+
+    __tablename__ = "finding"
+    __table_args__ = (
+        UniqueConstraint("catalog_id", "key_tag", "kind"),
+        Index("ix_finding_state", "state"),
+        _hex("key_tag", 32),
+        _check("kind_given", "kind <> ''"),
+        _one_of("state", FindingState),
+        *_only_when("state = 'settled'", "settled_at", "settled_by"),
+        *_only_when("state = 'explained'", "explained_until"),
+        _check("assigned_to_somebody", "state <> 'assigned' OR assigned_to IS NOT NULL"),
+        _check("explained_with_reason", "state <> 'explained' OR reason IS NOT NULL"),
+        _day("explained_until"),
+        _utc("changed_at"),
+        _utc("first_seen_at"),
+        _utc("last_seen_at"),
+        _utc("told_at"),
+        _utc("settled_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    catalog_id: Mapped[str]
+    key_tag: Mapped[str]
+    kind: Mapped[str]
+    key: Mapped[str | None]  # JSON, personal values masked; null where only the tag is known
+    batch: Mapped[str | None]
+    state: Mapped[FindingState] = mapped_column(Text)
+    assigned_to: Mapped[str | None]
+    explained_until: Mapped[str | None]
+    reason: Mapped[str | None]
+    changed_by: Mapped[str | None]
+    changed_at: Mapped[str | None]
+    first_seen_at: Mapped[str]
+    first_run: Mapped[str]
+    last_seen_at: Mapped[str]
+    last_run: Mapped[str]
+    told_at: Mapped[str | None]  # when the first nightly report that has it was recorded
+    settled_at: Mapped[str | None]
+    settled_by: Mapped[str | None]
+
+
+class Token(Base):
+    """A bearer token of the API; the secret itself is shown once and never stored."""
+
+    __tablename__ = "token"
+    __table_args__ = (
+        _hex("secret_sha256", 64),
+        _check("name_given", "name <> ''"),
+        _check("scopes_given", "scopes <> ''"),
+        _utc("created_at"),
+        _utc("expires_at"),
+        _utc("revoked_at"),
+        _utc("last_used_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    secret_sha256: Mapped[str]
+    scopes: Mapped[str]  # read verify reconcile admin, separated by blanks
+    created_at: Mapped[str]
+    expires_at: Mapped[str]
+    revoked_at: Mapped[str | None]
+    last_used_at: Mapped[str | None]
+
+
+class Restore(Base):
+    """One `restore --apply`: the intent before the source was touched, and what became of it. Never holds values."""
+
+    __tablename__ = "restore"
+    __table_args__ = (
+        _check("approved_by_given", "approved_by <> ''"),
+        _one_of("state", RestoreState),
+        *_only_when("state IN ('applied', 'failed')", "finished_at"),
+        _utc("started_at"),
+        _utc("finished_at"),
+        _utc("told_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    catalog_id: Mapped[str]
+    approved_by: Mapped[str]
+    state: Mapped[RestoreState] = mapped_column(Text)
+    document: Mapped[str]  # JSON: what each row was to become and what happened
+    started_at: Mapped[str]
+    finished_at: Mapped[str | None]
+    told_at: Mapped[str | None]  # when a brief told of it
+
+
+class Notice(Base):
+    """An outcome that must be told, stored before it is sent; told at least once, always under the same id."""
+
+    __tablename__ = "notice"
+    __table_args__ = (
+        _hex("id", 32),
+        _one_of("channel", Channel),
+        _one_of("state", NoticeState),
+        _check("attempts_counts", "attempts >= 0"),
+        *_only_when("state = 'sent'", "sent_at"),
+        _utc("created_at"),
+        _utc("sent_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # uuid4, hex
+    channel: Mapped[Channel] = mapped_column(Text)
+    body: Mapped[str]  # JSON
+    state: Mapped[NoticeState] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None]
+    created_at: Mapped[str]
+    sent_at: Mapped[str | None]
 
 
 @event.listens_for(Batch, "before_insert")

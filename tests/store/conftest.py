@@ -1,20 +1,74 @@
-"""What the tests of the store share."""
+"""What the tests of the store share.
+
+Whatever holds for every store is tested on SQLite, PostgreSQL 18 and PostgreSQL 15: fixture `place`, or `module_place`
+where the tests of a module may share one.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests import databases
+
 NOBODY = 65534
 KILLED = 9
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store may be made: `database` is None for SQLite."""
+
+    url: str
+    database: databases.Database | None
+    folder: Path
+
+    def sql(self, *statements: str) -> None:
+        """Change the tables behind the store's back."""
+        if self.database is not None:
+            self.database.run(*statements)
+            return
+        with closing(sqlite3.connect(self.folder / "ledger.db", isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+
+@contextmanager
+def make_place(kind: str, folder: Path) -> Iterator[Place]:
+    """A new file's URL, or that of a new database."""
+    if kind == "sqlite":
+        yield Place(f"sqlite:///{folder / 'ledger.db'}", None, folder)
+        return
+    server = databases.or_skip(databases.shared_postgres, kind.removeprefix("postgres"))
+    with databases.fresh(server) as database:
+        yield Place(database.url, database, folder)
+
+
+KINDS = ("sqlite", "postgres18", "postgres15")
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty place, once of each kind."""
+    with make_place(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def module_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The same, one for the whole module."""
+    with make_place(request.param, tmp_path_factory.mktemp("store")) as made:
+        yield made
 
 
 @contextmanager

@@ -9,17 +9,16 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, insert, select, text
+from sqlalchemy import create_engine, select, text
 
 from ledger.errors import InputError, LedgerError, NotBuiltError, StoreError
 from ledger.store import db
-from ledger.store.db import Store, check_version, find_damage, migrate, open_store, store_path
+from ledger.store.db import Store, find_damage, open_store
 from ledger.store.migrations import upgrade
 from ledger.store.models import Base, Run, utc_text
-from tests.store.conftest import KILLED, as_nobody, in_child
+from tests.store.conftest import as_nobody
 from tests.store.rows import NOW, make_run
 
 
@@ -48,10 +47,7 @@ def test_a_new_store_is_private_and_holds_what_is_written(tmp_path: Path, store:
     for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     store.close()
-    for mode in ("write", "read", "create"):
-        again = open_store(url(tmp_path), mode)
-        assert runs(again) == ["anchor"]
-        again.close()
+    assert runs(store) == ["anchor"]
 
 
 def test_the_settings_that_make_it_durable_are_on(store: Store) -> None:
@@ -77,7 +73,7 @@ def test_unusual_folder_names_work(tmp_path: Path, name: str) -> None:
     assert os.listdir(tmp_path / name) == ["ledger.db"]
 
 
-@pytest.mark.parametrize("mode", ["write", "read"])
+@pytest.mark.parametrize("mode", ["write", "update", "read"])
 def test_a_store_that_is_not_there_is_never_made_by_accident(tmp_path: Path, mode: db.Mode) -> None:
     with pytest.raises(StoreError) as refused:
         open_store(url(tmp_path), mode)
@@ -102,10 +98,10 @@ def test_the_folder_of_a_new_store_is_made_but_not_a_whole_path(tmp_path: Path) 
     assert refused.value.code == "store.missing"
 
 
-@pytest.mark.parametrize("other", ["postgresql://clerk:secret@host/db", "mysql+pymysql://host/db", "oracle://host"])
+@pytest.mark.parametrize("other", ["mysql+pymysql://clerk:secret@host/db", "oracle://host"])
 def test_other_databases_are_refused_as_not_built(other: str) -> None:
     with pytest.raises(NotBuiltError) as refused:
-        store_path(other)
+        open_store(other, "write")
     assert re.split(r"[:+]", other, maxsplit=1)[0] in refused.value.en
     assert "secret" not in refused.value.en + refused.value.zh
 
@@ -129,7 +125,7 @@ def test_other_databases_are_refused_as_not_built(other: str) -> None:
 )
 def test_a_url_that_names_no_file_is_refused(wrong: str) -> None:
     with pytest.raises(InputError) as refused:
-        store_path(wrong)
+        open_store(wrong, "create")
     assert refused.value.code == "store.url"
     assert "secret" not in refused.value.en + refused.value.zh
 
@@ -157,45 +153,25 @@ def statements(connection: object) -> dict[str, list[str]]:
     found = connection.execute(  # type: ignore[attr-defined]
         text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name <> 'alembic_version'")
     )
-    return {name: sorted(part.strip().rstrip(",") for part in re.split(r"\n", sql)) for name, sql in found}
+    return {name: sorted(definitions(sql)) for name, sql in found}
+
+
+def definitions(sql: str) -> list[str]:
+    """The columns and constraints between the outer parentheses; a column that was added later stands at the end."""
+    head, _, body = sql.partition("(")
+    parts, depth, start = [], 0, 0
+    for at, char in enumerate(body):
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if (char == "," and depth == 0) or depth < 0:
+            parts.append(" ".join(body[start:at].split()))
+            start = at + 1
+            if depth < 0:
+                break
+    return [" ".join(head.split()), *parts, " ".join(body[start:].split())]
 
 
 def test_the_versions_known_are_those_of_the_migrations() -> None:
     assert upgrade.revisions() == db.REVISIONS
-
-
-def test_migrating_twice_changes_nothing(store: Store) -> None:
-    assert migrate(store) is False
-    check_version(store)
-
-
-def test_a_store_of_a_newer_version_is_refused_by_name(tmp_path: Path, store: Store) -> None:
-    with store.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    store.close()
-    for mode in ("create", "write", "read"):
-        with pytest.raises(StoreError, match="9999") as refused:
-            open_store(url(tmp_path), mode)
-        assert refused.value.code == "store.newer"
-        assert "9999" in refused.value.zh
-
-
-def test_an_older_store_is_migrated_for_writing_and_refused_for_reading(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.close()
-    monkeypatch.setattr(db, "REVISIONS", ("0001", "0002"))
-    with pytest.raises(StoreError) as refused:
-        open_store(url(tmp_path), "read")
-    assert refused.value.code == "store.older"
-    assert "0001" in refused.value.en
-
-    def to_second(connection: object) -> None:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0002'")  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(upgrade, "upgrade", to_second)
-    open_store(url(tmp_path), "write").close()
-    open_store(url(tmp_path), "read").close()
 
 
 def test_an_empty_file_is_an_older_store(tmp_path: Path) -> None:
@@ -209,7 +185,7 @@ def test_an_empty_file_is_an_older_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("also", ["alembic_version", "entry_set"])
-@pytest.mark.parametrize("mode", ["create", "write", "read"])
+@pytest.mark.parametrize("mode", ["create", "write", "update", "read"])
 def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path, mode: db.Mode, also: str) -> None:
     # As when [store] url names the city's own database.
     path = tmp_path / "ledger.db"
@@ -225,102 +201,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path, mod
     assert os.listdir(tmp_path) == ["ledger.db"]
 
 
-def test_a_migration_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = op.create_table
-    made: list[str] = []
-
-    def create_table(name: str, *rest: object, **options: object) -> object:
-        if len(made) == 5:
-            raise ZeroDivisionError
-        made.append(name)
-        return real(name, *rest, **options)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(op, "create_table", create_table)
-        with pytest.raises(ZeroDivisionError):
-            open_store(url(tmp_path), "create")
-    assert len(made) == 5
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    connection.close()
-    opened = open_store(url(tmp_path), "create")
-    assert runs(opened) == []
-    opened.close()
-
-
 # Transactions
-
-
-def test_an_exception_inside_leaves_nothing(store: Store) -> None:
-    def work() -> None:
-        with store.write() as session:
-            session.add(make_run("anchor"))
-            session.flush()
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        work()
-    assert runs(store) == []
-
-
-def test_an_error_of_ours_inside_comes_out_as_it_is(store: Store) -> None:
-    with pytest.raises(InputError, match="theirs"), store.write():
-        raise InputError("x", "x", "theirs")
-
-
-def test_what_was_loaded_stays_usable_after_the_block(store: Store) -> None:
-    with store.write() as session:
-        session.add(make_run("anchor"))
-    with store.read() as session:
-        run = session.scalars(select(Run)).one()
-    assert run.command == "anchor"
-    with store.write() as session:
-        run = session.scalars(select(Run)).one()
-        run.outcome = "{}"
-    assert (run.command, run.outcome) == ("anchor", "{}")
-
-
-@pytest.mark.parametrize("mode", ["write", "read"])
-def test_nothing_can_be_written_in_a_read(tmp_path: Path, store: Store, mode: db.Mode) -> None:
-    opened = open_store(url(tmp_path), mode)
-    with pytest.raises(StoreError) as refused, opened.read() as session:
-        session.execute(insert(Run).values(command="anchor", started_at=NOW))
-    assert refused.value.code == "store.read_only"
-    if mode == "read":
-        with pytest.raises(StoreError) as refused, opened.write() as session:
-            session.add(make_run("anchor"))
-        assert refused.value.code == "store.read_only"
-    else:
-        with opened.write() as session:
-            session.add(make_run("receive"))
-    assert runs(store) == ([] if mode == "read" else ["receive"])
-    opened.close()
-
-
-def test_a_reader_sees_one_state_and_is_not_held_up(tmp_path: Path, store: Store) -> None:
-    reader = open_store(url(tmp_path), "read")
-    with reader.read() as session:
-        assert session.scalars(select(Run)).all() == []
-        with store.write() as writing:
-            writing.add(make_run("anchor"))
-        assert session.scalars(select(Run)).all() == []
-    assert runs(reader) == ["anchor"]
-    reader.close()
-
-
-def test_a_second_writer_waits_and_is_then_refused(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_SECONDS", 0.01)
-    second = open_store(url(tmp_path), "write")
-    with store.write() as session:
-        session.add(make_run("nightly"))
-        session.flush()
-        with pytest.raises(StoreError) as refused, second.write():
-            pass
-    assert refused.value.code == "store.locked"
-    assert runs(store) == ["nightly"]
-    second.close()
 
 
 @pytest.mark.parametrize("applied", [False, True])
@@ -345,25 +226,6 @@ def test_a_commit_that_fails_is_an_error_whether_it_took_effect_or_not(
     with store.write() as session:
         session.add(make_run("again"))
     assert runs(store)[-1] == "again"
-
-
-@pytest.mark.parametrize("committed", [False, True])
-def test_a_killed_process_leaves_its_transaction_whole_or_not_at_all(
-    tmp_path: Path, store: Store, committed: bool
-) -> None:
-    def work() -> None:
-        opened = open_store(url(tmp_path), "write")
-        with opened.write() as session:
-            session.add_all([make_run("1"), make_run("2")])
-            session.flush()
-            if not committed:
-                os._exit(KILLED)
-        os._exit(KILLED)
-
-    store.close()
-    assert in_child(work) == KILLED
-    assert runs(store) == (["1", "2"] if committed else [])
-    assert find_damage(store) == ()
 
 
 # Damage and refusal by the system
@@ -415,7 +277,7 @@ def test_a_damaged_store_is_named(tmp_path: Path, store: Store) -> None:
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"x" * 5_000)
-    for mode in ("create", "write", "read"):
+    for mode in ("create", "write", "update", "read"):
         with pytest.raises(StoreError) as refused:
             open_store(url(tmp_path), mode)
         assert refused.value.code == "store.damaged"
@@ -434,8 +296,8 @@ def test_damage_is_found_by_looking_for_it(tmp_path: Path, store: Store) -> None
         connection.execute("INSERT INTO run (command, started_at, exit_code) VALUES ('x', 'yesterday', 7)")
     connection.close()
     found = find_damage(store)
-    assert any("consent" in line and "batch" in line for line in found)
-    assert any("CHECK" in line and "run" in line for line in found)
+    assert any("consent" in flaw.en and "batch" in flaw.en for flaw in found)
+    assert any("CHECK" in flaw.en and "run" in flaw.en for flaw in found)
 
 
 def test_a_store_in_a_folder_without_permission_is_named(open_folder: Path) -> None:
@@ -464,17 +326,6 @@ def test_a_store_in_a_folder_that_may_not_be_written_is_named(open_folder: Path)
         assert "owner and mode of the file and its folder" in refused.value.en
     # Reading, too: it needs the -shm file beside the database.
     assert codes == ["store.read_only", "store.read_only"]
-
-
-def test_no_error_shows_a_statement_or_its_values(store: Store) -> None:
-    with pytest.raises(StoreError) as refused, store.write() as session:
-        session.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "粤A12345"})
-    assert refused.value.code == "store.sql"
-    assert "粤A12345" not in refused.value.en + refused.value.zh
-    with pytest.raises(StoreError) as refused, store.write() as session:
-        session.add(make_run("粤A12345", exit_code=7))
-    assert refused.value.code == "store.conflict"
-    assert "粤A12345" not in refused.value.en + refused.value.zh
 
 
 def test_every_error_speaks_both_languages_and_says_where(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from ledger.errors import StoreError
 from ledger.store import entryfile
-from ledger.store.entryfile import NO_FRAME, read_entries, write_entries
+from ledger.store.entryfile import NO_FRAME, NO_VERSION, read_entries, write_entries
 from tests.store.conftest import as_nobody, make_entries
 
 
@@ -43,6 +43,34 @@ def test_what_is_written_is_read_back_around_the_size_of_a_row_group(tmp_path: P
     np.testing.assert_array_equal(rows.key_tags, entries[:, 16:32])
     assert rows.entries.shape == (count, 64)
     assert stat.S_IMODE((tmp_path / "e.parquet").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("count", [1, 65_536, 65_537])
+def test_row_versions_are_read_back_those_that_are_not_known_too(tmp_path: Path, count: int) -> None:
+    versions = np.arange(count, dtype=np.int64) * -7
+    versions[0] = np.iinfo(np.int64).max
+    versions[1::3] = NO_VERSION
+    digest = write_entries(tmp_path / "e.parquet", make_entries(count), *columns(count), versions)
+    found = read_entries(tmp_path / "e.parquet", digest).row_versions
+    np.testing.assert_array_equal(found, versions)
+    nulls = pq.read_table(tmp_path / "e.parquet").column("row_version").null_count
+    assert nulls == int((versions == NO_VERSION).sum())
+
+
+def test_without_a_known_row_version_the_file_is_what_it_was_before_there_were_any(tmp_path: Path) -> None:
+    entries = make_entries(10)
+    first = write(tmp_path / "a.parquet", entries)
+    none = np.full(10, NO_VERSION, np.int64)
+    assert write_entries(tmp_path / "b.parquet", entries, *columns(10), none) == first
+    assert read_entries(tmp_path / "a.parquet", first).row_versions is None
+    assert write_entries(tmp_path / "c.parquet", entries, *columns(10), none + 1) != first
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3, np.int64), np.zeros(10, np.int32), np.zeros(10, np.uint64)])
+def test_row_versions_of_another_shape_are_refused(tmp_path: Path, wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="row_versions"):
+        write_entries(tmp_path / "a.parquet", make_entries(10), *columns(10), wrong)
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_same_rows_give_the_same_bytes_and_may_be_written_again(tmp_path: Path) -> None:
@@ -207,6 +235,9 @@ FOREIGN = {
     "an entry too short": table(make_entries(3), entry=pa.array([b"x" * 63] * 3, pa.binary(63))),
     "a null": table(make_entries(3), withdrawn=pa.array([True, None, False])),
     "a further column": table(make_entries(3)).append_column("more", pa.array([1, 2, 3])),
+    "row versions of another type": table(make_entries(3)).append_column(
+        "row_version", pa.array([1, 2, 3], pa.int32())
+    ),
 }
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from ledger.errors import StoreError
 from ledger.store.db import Store, open_store
 from ledger.store.models import EMPTY_ROOT, Batch, Claim, EntrySet, Transaction
+from tests.store.conftest import Place
 from tests.store.rows import (
     CITY,
     CONFIRMED,
@@ -32,9 +33,9 @@ BATCH_ID: str = make_batch().id
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(place: Place) -> Iterator[Store]:
     """With one batch, its lawful entry set (id 1), and one transaction (id 1)."""
-    opened = open_store(f"sqlite:///{tmp_path / 'ledger.db'}", "create")
+    opened = open_store(place.url, "create")
     with opened.write() as session:
         session.add(make_batch())
         session.flush()
@@ -82,10 +83,17 @@ ACCEPTED: dict[str, Change] = {
 }
 
 
+class Undone(Exception):
+    """Ends a transaction that was only tried."""
+
+
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_what_happens_can_be_written(store: Store, name: str) -> None:
-    with store.write() as session:
+def test_what_happens_can_be_written(shared: Store, name: str) -> None:
+    with contextlib.suppress(Undone), shared.write() as session:
         ACCEPTED[name](session)
+        # No constraint waits for the commit.
+        session.flush()
+        raise Undone
 
 
 def confirmed_without(column: str) -> Change:
@@ -245,9 +253,9 @@ REFUSED: dict[str, Change] = {
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def shared(module_place: Place) -> Iterator[Store]:
     """As `store`, for changes that leave nothing."""
-    opened = open_store(f"sqlite:///{tmp_path_factory.mktemp('models') / 'ledger.db'}", "create")
+    opened = open_store(module_place.url, "create")
     with opened.write() as session:
         session.add(make_batch())
         session.flush()
@@ -261,7 +269,7 @@ def test_what_cannot_be_is_refused(shared: Store, name: str) -> None:
     with pytest.raises(StoreError) as refused, shared.write() as session:
         REFUSED[name](session)
     assert refused.value.code == "store.conflict"
-    assert "constraint failed" in refused.value.en
+    assert "constraint" in refused.value.en
 
 
 def test_a_batch_id_must_be_the_hash_of_its_descriptor(store: Store) -> None:
