@@ -19,7 +19,7 @@ from ledger.config import Config, SourceConfig, load_config
 from ledger.errors import InputError
 from ledger.keys import ExchangeKey, parse_key
 from ledger.source.source import Source
-from ledger.source.sqlite import open_source
+from ledger.source.table import open_table
 from ledger.store.db import Mode, Store, open_store
 from ledger.store.files import WorkspaceLock, os_errors, read_private, sweep_temporary
 
@@ -122,8 +122,14 @@ class Workspace:
     def open_source(self, catalog: Catalog) -> Iterator[Source]:
         """One consistent, read-only read of the catalog's source."""
         source = self.source(catalog)
-        with open_source(
-            source.url, source.table, catalog, columns=source.columns, batch_column=source.batch_column, base=self.root
+        with open_table(
+            source.url,
+            source.table,
+            catalog,
+            columns=source.columns,
+            batch_column=source.batch_column,
+            row_version_column=source.row_version_column,
+            base=self.root,
         ) as table:
             yield table
 

@@ -14,18 +14,19 @@ from ledger.batch.intake import FileOptions, bad_rows, build_from_file
 from ledger.catalog import Catalog
 from ledger.keys import ExchangeKey
 from ledger.progress import watched
-from ledger.source.csvfile import open_csv
 from ledger.workspace import OWN, Workspace
 
 
 @dataclass(frozen=True)
 class Digest:
-    """`root` is 64 hex digits; `set_aside` counts rows without an entry that went to the quarantine file."""
+    """`root` is 64 hex digits; `set_aside` counts rows without an entry that went to the quarantine file, `notes` (zh, en) are
+    remarks on how the file was read."""
 
     size: int
     root: str
     set_aside: int
     ignored: tuple[str, ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def digest(workspace: Workspace, catalog: Catalog, file: FileOptions | None, party: str = OWN) -> Digest:
@@ -43,11 +44,11 @@ def digest(workspace: Workspace, catalog: Catalog, file: FileOptions | None, par
                 raise bad_rows(builder.bad, table.where)
             built, ignored = builder.finish(table.where, table.scan), tuple(table.ignored)
         return Digest(built.size, built.root, 0, ignored)
-    with open_csv(file.path, catalog, encoding=file.encoding, operation_column=file.operation_column) as delivered:
+    with file.open(catalog) as delivered:
         earlier = _records_under(workspace, catalog, key) if delivered.header.operation is not None else None
         builder = Builder(catalog, key.for_catalog(catalog), earlier)
         built = build_from_file(delivered, builder, file.quarantine)
-        return Digest(built.size, built.root, len(builder.bad), tuple(delivered.ignored))
+        return Digest(built.size, built.root, len(builder.bad), tuple(delivered.ignored), tuple(delivered.notes))
 
 
 def _records_under(workspace: Workspace, catalog: Catalog, key: ExchangeKey) -> History:

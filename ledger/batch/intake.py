@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.batch.build import BadRow, Builder, Built
+from ledger.catalog import Catalog
 from ledger.errors import InputError
 from ledger.progress import watched
-from ledger.source.csvfile import CsvFile
+from ledger.source.files import ReadOptions, RowsFile, open_file
 from ledger.store.files import write_atomic
 
 _LISTED = 1000  # more lines than anyone reads; the count is always exact
@@ -19,15 +20,23 @@ _LISTED = 1000  # more lines than anyone reads; the count is always exact
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How to read a delivered file; `quarantine` is where bad rows go, None where they stop the batch."""
+    """How to read a delivered file (see `ReadOptions`); `quarantine` is where bad rows go, None where they stop the batch."""
 
     path: Path
     encoding: str = "utf-8"
     operation_column: str | None = None
     quarantine: Path | None = None
+    sheet: str | None = None
+    header_row: int = 1
+
+    def open(self, catalog: Catalog) -> RowsFile:
+        """The file, opened as records of `catalog`; see `source.files.open_file`."""
+        return open_file(
+            self.path, catalog, ReadOptions(self.encoding, self.operation_column, self.sheet, self.header_row)
+        )
 
 
-def build_from_file(file: CsvFile, builder: Builder, quarantine: Path | None) -> Built:
+def build_from_file(file: RowsFile, builder: Builder, quarantine: Path | None) -> Built:
     """The batch in `file`.
 
     InputError `file.bad_rows` lists every row that has no entry, unless `quarantine` takes them (it must not exist yet; it is

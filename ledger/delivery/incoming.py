@@ -20,7 +20,6 @@ from ledger.errors import InputError
 from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG
 from ledger.keys import CatalogKeys
-from ledger.source.csvfile import open_csv
 from ledger.source.load import Upsert, load_rows
 from ledger.store import models
 from ledger.store.files import hash_file
@@ -39,12 +38,14 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Delivered:
-    """A delivered file. `lawful`: its size and root are the sender's anchor. `set_aside` counts quarantined rows."""
+    """A delivered file. `lawful`: its size and root are the sender's anchor. `set_aside` counts quarantined rows,
+    `notes` (zh, en) are remarks on how it was read."""
 
     built: Built
     lawful: bool
     set_aside: int
     ignored: tuple[str, ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def expect(job: Job, catalog: Catalog, *, number: str, sender: str) -> Incoming:
@@ -89,11 +90,9 @@ def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
     ledger = ledger_of(job, incoming)
     with job.book.archive_writer(incoming.catalog, incoming.batch.batch_id) as archive:
         builder = Builder(incoming.catalog, incoming.keys, ledger.before(incoming.batch), archive)
-        with open_csv(
-            file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
-        ) as delivered:
+        with file.open(incoming.catalog) as delivered:
             built = build_from_file(delivered, builder, file.quarantine)
-            ignored = tuple(delivered.ignored)
+            ignored, notes = tuple(delivered.ignored), tuple(delivered.notes)
         lawful = (built.size, built.root) == (anchor.size, anchor.root)
         if lawful and not any(k.announced.batch_id == incoming.batch.batch_id for k in ledger.known):
             with job.store.write() as session:
@@ -102,7 +101,7 @@ def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
     with job.store.write() as session:
         save_batch(session, incoming.batch.descriptor, incoming.stream)
         _record_arrival(session, incoming, file, builder.rows)
-    return Delivered(built, lawful, len(builder.bad), ignored)
+    return Delivered(built, lawful, len(builder.bad), ignored, notes)
 
 
 def ledger_of(job: Job, incoming: Incoming) -> StreamLedger:
@@ -120,9 +119,7 @@ def load_file(job: Job, incoming: Incoming, file: FileOptions) -> None:
     upserts: list[Upsert] = []
     withdrawn: dict[bytes, dict[str, str | None]] = {}
     names = list(incoming.catalog.by_name)
-    with open_csv(
-        file.path, incoming.catalog, encoding=file.encoding, operation_column=file.operation_column
-    ) as delivered:
+    with file.open(incoming.catalog) as delivered:
         for chunk in delivered.scan():
             result = kernel.run(chunk)
             columns = [result.values[name].to_pylist() for name in names]

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger.batch.build import result_of
+from ledger.batch.column import batch_mask
 from ledger.batch.history import History
 from ledger.catalog import Catalog
-from ledger.descriptor import batch_number
-from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
 from ledger.kernel.sorting import TAG, EntryIndex
@@ -129,23 +128,6 @@ def start_landing(catalog: Catalog, keys: CatalogKeys, expected: Expected) -> La
         baseline_index=None if expected.baseline is None else EntryIndex(_as_entries(expected.baseline)),
         held_index=None if expected.held is None else EntryIndex(expected.held),
     )
-
-
-def batch_mask(chunk: Chunk, number: str) -> npt.NDArray[np.bool_]:
-    """Which rows of `chunk` carry that batch number in the batch column, both in their `code` normal form."""
-    coded = chunk.extra["batch"].dictionary_encode()
-    named = np.array([_is_number(text, number) for text in coded.dictionary.to_pylist()] + [False], np.bool_)
-    mask: npt.NDArray[np.bool_] = named[coded.indices.fill_null(len(named) - 1).to_numpy()]
-    return mask
-
-
-def _is_number(text: str | None, number: str) -> bool:
-    if text is None:
-        return False
-    try:
-        return batch_number(text) == number
-    except InputError:
-        return False
 
 
 def _as_entries(tags: Tags) -> npt.NDArray[np.uint8]:

@@ -82,7 +82,7 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
     with job.book.archive_writer(catalog, batch.batch_id) as archive:
         builder = Builder(catalog, keys, archive=archive)
         with job.book.opener([] if known is None else [known], catalog, keys) as open_version:
-            comparer = _comparer(incoming, known, landing, open_version)
+            comparer = _comparer(incoming, ledger, known, landing, open_version)
             lawful = None if known is None else EntryIndex(known.entries.entries)
             with job.workspace.open_source(catalog) as table:
                 for chunk, result in landing.rows(table):
@@ -188,9 +188,10 @@ def received_before(session: Session, stream: StreamId) -> bool:
 
 
 def _comparer(
-    incoming: Incoming, known: KnownBatch | None, landing: Landing, open_version: OpenVersion
+    incoming: Incoming, ledger: StreamLedger, known: KnownBatch | None, landing: Landing, open_version: OpenVersion
 ) -> Comparer | None:
-    """Compares the landed rows with the batch's lawful entries; keys that a later batch carries are that batch's matter."""
+    """Compares the landed rows with the batch's lawful entries; keys that a later batch carries are that batch's matter, and a row
+    that equals a version of an earlier batch is stale, as `reconcile` says."""
     if known is None:
         return None
     entries = known.entries
@@ -200,7 +201,14 @@ def _comparer(
     def open_kept(version: Version) -> bytes | None:
         return open_version(Version(0, int(keep[version.index]), version.withdrawn, version.entry))
 
-    return Comparer(incoming.catalog, "delivery", history, [incoming.batch.descriptor.batch], open_kept)
+    place = next(at for at, batch in enumerate(ledger.known) if batch is known)
+
+    def was_earlier(tag: bytes, commitment: bytes) -> bool:
+        versions = ledger.history.versions(ledger.history.find(tag))
+        return any(v.batch < place and not v.withdrawn and v.commitment == commitment for v in versions)
+
+    number = incoming.batch.descriptor.batch
+    return Comparer(incoming.catalog, "delivery", history, [number], open_kept, was_earlier=was_earlier)
 
 
 def _add_gone(builder: Builder, expected: Expected, landing: Landing) -> None:
@@ -288,6 +296,8 @@ def _notes(incoming: Incoming, expected: Expected, delivered: Delivered | None) 
         notes.append(
             ("发送方在我方首次上链之后修订过该批次", "the sender revised this batch after our first anchor"),
         )
+    if delivered is not None:
+        notes += delivered.notes
     return tuple(notes)
 
 

@@ -7,26 +7,27 @@ from dataclasses import dataclass
 from ledger.anchor.claims import propose
 from ledger.batch.book import number_taken, save_batch
 from ledger.batch.build import Builder, Built
+from ledger.batch.column import batch_mask
 from ledger.batch.intake import FileOptions, bad_rows, build_from_file
 from ledger.batch.job import Job
 from ledger.batch.stream import StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
-from ledger.delivery.landing import batch_mask
 from ledger.descriptor import batch_number
 from ledger.errors import InputError
-from ledger.source.csvfile import open_csv
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What `send` did; `set_aside` counts quarantined rows, `ignored` names columns the catalog does not declare."""
+    """What `send` did; `set_aside` counts quarantined rows, `ignored` names columns the catalog does not declare,
+    `notes` (zh, en) are remarks on how the file was read."""
 
     batch_id: str
     number: str
     anchored: AnchorRecord
     set_aside: int
     ignored: tuple[str, ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, to: str, period: str) -> Sent:
@@ -50,19 +51,17 @@ def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, t
     with job.book.archive_writer(catalog, batch_id) as archive:
         builder = Builder(catalog, keys, earlier, archive)
         if file is not None:
-            with open_csv(
-                file.path, catalog, encoding=file.encoding, operation_column=file.operation_column
-            ) as delivered:
+            with file.open(catalog) as delivered:
                 built = build_from_file(delivered, builder, file.quarantine)
-                ignored = tuple(delivered.ignored)
+                ignored, notes = tuple(delivered.ignored), tuple(delivered.notes)
         else:
-            built, ignored = _from_source(job, catalog, builder, number), ()
+            built, ignored, notes = _from_source(job, catalog, builder, number), (), ()
         with job.store.write() as session:
             save_batch(session, descriptor, stream)
             entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)
             propose(session, entry_set, known_revisions=0 if known is None else len(known.sent))
     job.anchor()
-    return Sent(batch_id, number, job.anchored(batch_id), len(builder.bad), ignored)
+    return Sent(batch_id, number, job.anchored(batch_id), len(builder.bad), ignored, notes)
 
 
 def _from_source(job: Job, catalog: Catalog, builder: Builder, number: str) -> Built:

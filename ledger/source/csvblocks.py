@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from ledger.errors import InputError
+from ledger.source.compressed import Stream, os_error
 from ledger.source.csvsyntax import Parser, Plain, Record, find_plain, unclosed
 
 BLOCK_BYTES = 8 << 20
@@ -27,16 +27,22 @@ class Block:
     records: Sequence[Record]
 
 
-def blocks(read: Callable[[int], bytes], where: str, block_bytes: int) -> Iterator[Block]:
+def blocks(read: Callable[[int], bytes], where: str, block_bytes: int, header_row: int = 1) -> Iterator[Block]:
     """The header's block (one record), then those of the rest of the file.
 
-    InputError `csv.empty`, `csv.quote`, `csv.row_size`.
+    The physical lines above `header_row` are passed over, whatever they hold. InputError `csv.empty`, `csv.quote`,
+    `csv.row_size`.
     """
     data, line, final, header = b"", 1, False, False
     while not final:
         more = read(block_bytes)
         final = not more
         data += more
+        if line < header_row:
+            passed, data = _pass_lines(data, header_row - line, final=final)
+            line += passed
+            if line < header_row:
+                continue
         if not header:
             parser = Parser(data, final=final, where=where, first_line=line)
             record = next(parser.records(), None)
@@ -61,6 +67,21 @@ def blocks(read: Callable[[int], bytes], where: str, block_bytes: int) -> Iterat
         raise InputError("csv.empty", "文件为空，没有表头", "the file is empty: it has no header", where)
 
 
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
+
+
+def _pass_lines(data: bytes, count: int, *, final: bool) -> tuple[int, bytes]:
+    """How many of `count` lines were passed over, and what follows them; of an unfinished line only its end is kept."""
+    place = 0
+    for passed in range(count):
+        found = _LINE.match(data, place)
+        # A CR at the end of what was read may be half of a CRLF.
+        if found is None or (found.end() == len(data) and data.endswith(b"\r") and not final):
+            return passed, data[place:] if data.endswith(b"\r") else b""
+        place = found.end()
+    return count, data[place:]
+
+
 def _check_size(rest: bytes, open_quote: int | None, where: str, line: int) -> None:
     if len(rest) <= MAX_ROW_BYTES:
         return
@@ -74,14 +95,16 @@ def _check_size(rest: bytes, open_quote: int | None, where: str, line: int) -> N
     )
 
 
-def utf8_reader(file: BinaryIO, encoding: str, where: str) -> Callable[[int], bytes]:
+def utf8_reader(file: Stream, encoding: str, where: str) -> Callable[[int], bytes]:
     """A function that reads on from the start of the file, without its byte order mark; it returns b"" at the end only.
 
     What is not text in `encoding` stays as it is (utf-8), or becomes surrogates in UTF-8's form (gb18030): never text.
     InputError `csv.encoding` for the mark of another encoding, `csv.file` if reading fails.
     """
     file.seek(0)
-    start = _read(file, 4, where)
+    start = b""
+    while len(start) < 4 and (more := _read(file, 4 - len(start), where)):
+        start += more
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(
             "csv.encoding",
@@ -113,11 +136,11 @@ def utf8_reader(file: BinaryIO, encoding: str, where: str) -> Callable[[int], by
     return read
 
 
-def _read(file: BinaryIO, size: int, where: str) -> bytes:
+def _read(file: Stream, size: int, where: str) -> bytes:
     try:
         return file.read(size)
     except OSError as error:
-        raise _os_error(error, where) from error
+        raise os_error(error, where) from error
 
 
 def encoding_of(name: str, where: str) -> str:
@@ -134,26 +157,6 @@ def encoding_of(name: str, where: str) -> str:
         f"encoding {name[:40]!r} is not known; there are utf-8 and gb18030",
         where,
     )
-
-
-def open_bytes(path: Path) -> BinaryIO:
-    """The file for reading; InputError `csv.file` that says what is in the way."""
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise _os_error(error, str(path)) from error
-
-
-def _os_error(error: OSError, where: str) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        zh, en = "文件不存在", "there is no such file"
-    elif isinstance(error, PermissionError):
-        zh, en = "没有读取该文件的权限", "no permission to read this file"
-    elif isinstance(error, IsADirectoryError):
-        zh, en = "这是文件夹，不是文件", "this is a folder, not a file"
-    else:
-        zh, en = f"读取失败：{error.strerror}", f"reading failed: {error.strerror}"
-    return InputError("csv.file", zh, en, where)
 
 
 def advice_zh(encoding: str) -> str:

@@ -9,6 +9,7 @@ through `csvsyntax.Parser`, which reads the same rows.
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,10 +21,11 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
-from ledger.catalog import Catalog, Field
+from ledger.catalog import Catalog
 from ledger.errors import InputError
-from ledger.kernel.chunk import Chunk, Delivered
-from ledger.record import REASONS, Unreadable, normal, shown
+from ledger.kernel.chunk import Chunk
+from ledger.record import Unreadable, shown
+from ledger.source.compressed import open_stream
 from ledger.source.csvblocks import (
     BLOCK_BYTES,
     Block,
@@ -31,13 +33,11 @@ from ledger.source.csvblocks import (
     advice_zh,
     blocks,
     encoding_of,
-    open_bytes,
     utf8_reader,
 )
-from ledger.source.csvheader import Header, resolve_header
+from ledger.source.csvheader import LOOKED_AT, Header, resolve_header
 from ledger.source.csvsyntax import Parser, Plain, Record
-
-UPSERT, WITHDRAW = "upsert", "withdraw"
+from ledger.source.rows import assembled, strings, wrong_width
 
 _ESCAPE = {"utf-8": "surrogateescape", "gb18030": "surrogatepass"}
 """How bytes that are not text come through: as surrogates, decoded here from UTF-8, or already by the GB18030
@@ -48,18 +48,29 @@ class CsvFile:
     """One file, opened and its header understood; a context manager. See `open_csv`."""
 
     def __init__(
-        self, path: Path, catalog: Catalog, encoding: str, operation_column: str | None, block_bytes: int
+        self,
+        path: Path,
+        catalog: Catalog,
+        encoding: str,
+        operation_column: str | None,
+        header_row: int,
+        block_bytes: int,
     ) -> None:
         self.catalog = catalog
+        self.notes: Sequence[tuple[str, str]] = ()
         self._path = path
         self._encoding = encoding_of(encoding, str(path))
+        self._header_row = header_row
         self._block_bytes = block_bytes
-        self._file = open_bytes(path)
+        self._file = open_stream(path)
         try:
             self._state = self._stat()
-            header = next(self._blocks())
+            all_blocks = self._blocks()
+            header = next(all_blocks)
             cells = self._header_cells(header)
-            self.header: Header = resolve_header(catalog, cells, operation_column, f"{path}:{header.first_line}")
+            self.header: Header = resolve_header(
+                catalog, cells, operation_column, f"{path}:{header.first_line}", self._first_rows(all_blocks)
+            )
         except BaseException:
             self._file.close()
             raise
@@ -104,7 +115,21 @@ class CsvFile:
         return found.st_size, found.st_mtime_ns
 
     def _blocks(self) -> Iterator[Block]:
-        return blocks(utf8_reader(self._file, self._encoding, self.where), self.where, self._block_bytes)
+        read = utf8_reader(self._file, self._encoding, self.where)
+        return blocks(read, self.where, self._block_bytes, self._header_row)
+
+    def _first_rows(self, rest: Iterator[Block]) -> Iterator[tuple[int, Sequence[str]]]:
+        try:
+            block = next(rest, None)
+            if block is None:
+                return
+            parser = Parser(block.data, final=True, where=self.where, first_line=block.first_line)
+            records = parser.records() if block.plain is not None else iter(block.records)
+            for record in itertools.islice(records, LOOKED_AT):
+                yield block.first_line + record.line, [self._text(cell) for cell in record.cells]
+        except InputError:
+            # They are only looked at for advice; that the header does not fit is what there is to say.
+            return
 
     def _text(self, cell: bytes) -> str:
         return cell.decode("utf-8", _ESCAPE[self._encoding])
@@ -169,7 +194,7 @@ class CsvFile:
             cells = [self._text(cell) for cell in record.cells]
             kept: Sequence[str | None] = cells
             if len(cells) != width:
-                refused[row], odd[row], kept = _wrong_width(len(cells), width), cells, blank
+                refused[row], odd[row], kept = wrong_width(len(cells), width), cells, blank
             elif record.bare_quote:
                 # Its cells may be cut in the wrong places, so none of them counts.
                 refused[row], odd[row], kept = _BARE_QUOTE, cells, blank
@@ -179,7 +204,7 @@ class CsvFile:
             for column, cell in zip(columns, kept, strict=True):
                 column.append(cell)
         lines = np.array([record.line for record in records], np.int64) + first_line
-        return self._assembled([pa.array(column, pa.string()) for column in columns], lines, refused, odd)
+        return self._assembled([strings(column) for column in columns], lines, refused, odd)
 
     def _damaged(self, cells: Sequence[str]) -> Unreadable:
         place = next(place for place, cell in enumerate(cells) if not _is_text(cell))
@@ -201,13 +226,7 @@ class CsvFile:
         refused: dict[int, Unreadable],
         odd: dict[int, list[str]],
     ) -> Chunk:
-        header = self.header
-        withdrawals: dict[int, str] = {}
-        if header.operation is not None:
-            reasons = None if header.reason is None else columns[header.reason]
-            withdrawals = _withdrawals(self.catalog, columns[header.operation], reasons, refused)
-        fields = {name: columns[place] for name, place in header.fields.items()}
-        return Chunk(fields, lines, refused, withdrawals, raw=Delivered(columns, odd))
+        return assembled(self.catalog, self.header, columns, lines, refused, odd)
 
 
 def open_csv(
@@ -216,19 +235,22 @@ def open_csv(
     *,
     encoding: str = "utf-8",
     operation_column: str | None = None,
+    header_row: int = 1,
     block_bytes: int = BLOCK_BYTES,
 ) -> CsvFile:
-    """Open a file of `catalog`'s records, checking its header; use it in a `with` statement.
+    """Open a file of `catalog`'s records, plain or compressed, checking its header; use it in a `with` statement.
 
     encoding          `utf-8` (one byte order mark is dropped) or `gb18030`
     operation_column  see `csvheader.resolve_header`
+    header_row        the physical line on which the header starts; empty lines from there on are skipped
 
     InputError `csv.<rule>`: `file encoding encoding_name empty header header_repeated column_missing column_shared
     column_twice operation_column reason_column quote row_size`. Rows are refused, in their chunk, as `row.short long
-    quote encoding operation reason`. To write rows of `Chunk.raw` as they came, use the file's encoding with
+    quote encoding operation reason`, and with the kernel's own codes where digits are in full width. A compressed file
+    is refused as `compressed.<rule>`, while it is read. To write rows of `Chunk.raw` as they came, use the file's encoding with
     `surrogateescape`.
     """
-    return CsvFile(Path(path), catalog, encoding, operation_column, block_bytes)
+    return CsvFile(Path(path), catalog, encoding, operation_column, header_row, block_bytes)
 
 
 def _is_text(text: str) -> bool:
@@ -239,13 +261,6 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _wrong_width(size: int, width: int) -> Unreadable:
-    code, zh = ("row.short", "少于") if size < width else ("row.long", "多于")
-    return Unreadable(
-        "", "", code, f"有 {size} 列，{zh}表头的 {width} 列", f"has {size} columns, the header has {width}"
-    )
-
-
 _BARE_QUOTE = Unreadable(
     "",
     "",
@@ -253,43 +268,3 @@ _BARE_QUOTE = Unreadable(
     "未加引号的单元格中有引号：含引号的值须整体加引号，其中的引号写成两个（RFC 4180）",
     "a quote stands in an unquoted cell: quote the whole cell and double the quotes inside (RFC 4180)",
 )
-
-
-def _withdrawals(catalog: Catalog, operations: Any, reasons: Any, refused: dict[int, Unreadable]) -> dict[int, str]:
-    """Which rows withdraw, and why; rows with another operation than the two, or another reason, are added to
-    `refused`."""
-    coded = operations.dictionary_encode()
-    known = [normal_or_raw(text, catalog) for text in coded.dictionary.to_pylist()]
-    upserts = np.array([name == UPSERT for name in known] + [False], np.bool_)
-    codes = coded.indices.fill_null(len(known)).to_numpy()
-    found: dict[int, str] = {}
-    for row in np.flatnonzero(~upserts[codes]).tolist():
-        if row in refused:
-            continue
-        operation = known[codes[row]]
-        reason = normal_or_raw(reasons[row].as_py(), catalog) if reasons is not None else ""
-        if operation != WITHDRAW:
-            refused[row] = Unreadable(
-                "",
-                operation[:60],
-                "row.operation",
-                f"操作 {operation[:60]!a} 未知：只有 {UPSERT} 和 {WITHDRAW}",
-                f"operation {operation[:60]!a} is unknown; there are {UPSERT} and {WITHDRAW}",
-            )
-        elif reason not in REASONS:
-            refused[row] = Unreadable(
-                "",
-                reason[:60],
-                "row.reason",
-                f"撤回原因 {reason[:60]!a} 不在列表中：{' '.join(REASONS)}",
-                f"withdrawal reason {reason[:60]!a} is not one of {' '.join(REASONS)}",
-            )
-        else:
-            found[row] = reason
-    return found
-
-
-def normal_or_raw(text: str, catalog: Catalog) -> str:
-    """A cell of the operation or reason column without what F2 strips; with U+0000 it stays as it is, and is
-    unknown."""
-    return text if "\0" in text else normal(text, Field("cell", "enum"), catalog) or ""

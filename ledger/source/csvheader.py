@@ -3,15 +3,17 @@ section 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.catalog import Catalog, Field
 from ledger.errors import InputError
-from ledger.record import normal
+from ledger.record import UNSAFE, normal
 
 DEFAULT_OPERATION = "operation"
 REASON = "reason"
+LOOKED_AT = 20
+"""Rows below a header that does not fit which are tried as one."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,49 @@ class Header:
     ignored: tuple[str, ...]
 
 
-def resolve_header(catalog: Catalog, cells: Sequence[str], operation_column: str | None, where: str) -> Header:
+def resolve_header(
+    catalog: Catalog,
+    cells: Sequence[str],
+    operation_column: str | None,
+    where: str,
+    below: Iterable[tuple[int, Sequence[str]]] = (),
+) -> Header:
     """Find every declared field by its name, else by its title, after NFC and strip.
 
     `operation_column`: None means `operation` if the file has it; a name must be there; empty means the file has
-    none. A `reason` column counts only beside an operation column. InputError `csv.<rule>`: `header_repeated`,
-    `column_missing`, `column_shared`, `column_twice`, `operation_column`.
+    none. A `reason` column counts only beside an operation column. InputError `csv.<rule>`, whatever the file's format:
+    `header_repeated`, `column_missing`, `column_shared`, `column_twice`, `operation_column`.
+
+    `below` gives the next rows with their numbers: the refusal says which of them would fit, because a title line may
+    stand above the header.
     """
+    try:
+        return _resolve(catalog, cells, operation_column, where)
+    except InputError as error:
+        if error.code not in ("csv.column_missing", "csv.header_repeated"):
+            raise
+        number = _fitting(catalog, operation_column, below)
+        if number is None:
+            raise
+        raise InputError(
+            error.code,
+            f"{error.zh}。表头似乎在第 {number} 行：请加 --header-row {number}",
+            f"{error.en}. The header seems to be in row {number}: say --header-row {number}",
+            where,
+        ) from error
+
+
+def _fitting(catalog: Catalog, operation_column: str | None, below: Iterable[tuple[int, Sequence[str]]]) -> int | None:
+    for number, cells in below:
+        try:
+            _resolve(catalog, cells, operation_column, "")
+        except InputError:
+            continue
+        return number
+    return None
+
+
+def _resolve(catalog: Catalog, cells: Sequence[str], operation_column: str | None, where: str) -> Header:
     names = [_name_of(cell, catalog) for cell in cells]
     _no_repeats(names, where)
     places = {name: place for place, name in enumerate(names) if name}
@@ -66,7 +104,8 @@ def resolve_header(catalog: Catalog, cells: Sequence[str], operation_column: str
 
 
 def _name_of(text: str, catalog: Catalog) -> str:
-    return normal(text, Field("header", "text"), catalog) or ""
+    # A data row that is only tried as a header may hold what no name can: it is then no name.
+    return "" if UNSAFE.search(text) else normal(text, Field("header", "text"), catalog) or ""
 
 
 def _no_repeats(names: Sequence[str], where: str) -> None:

@@ -19,5 +19,9 @@ class Source(Protocol):
     def ignored(self) -> Sequence[str]:
         """Columns that the catalog does not declare and nobody asked for."""
 
+    @property
+    def notes(self) -> Sequence[tuple[str, str]]:
+        """What limits an answer drawn from it, in Chinese and English: an untested kind of database, no snapshot …"""
+
     def scan(self) -> Iterator[Chunk]:
         """All rows in bounded memory, in no order anyone may rely on; the same rows each time it is called."""

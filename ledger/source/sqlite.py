@@ -6,6 +6,7 @@ BLOB have no normal form, so their row is refused, with the advice to declare th
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,38 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from ledger.catalog import Catalog, Field
-from ledger.errors import SourceError
+from ledger.catalog import Catalog, Field, FieldType
 from ledger.kernel.chunk import Chunk
-from ledger.record import Refusal, Unreadable, normal, shown, text_of
+from ledger.record import Refusal, text_of
+from ledger.source.layout import ColumnShape, Layout, TableShape, in_any_case, resolve_columns, table_missing
 from ledger.source.sqlitefile import BUSY_SECONDS, connected, path_of
+from ledger.source.values import Refused, chunk_of, refuse, selected, texts_of, version_of
 
-BATCH = "batch"
-"""Where `Chunk.extra` has the batch column."""
 CHUNK_BYTES = 8 << 20
 MAX_CHUNK_ROWS = 16_384
 FIRST_CHUNK_ROWS = 256
 """The first chunk shows how wide rows are; the next are made to hold about CHUNK_BYTES."""
 
-_NUMERIC = ("text", "code", "enum", "integer", "decimal")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which column of which table holds what, all in the database's own spelling."""
-
-    table: str
-    is_view: bool
-    columns: Mapping[str, str]
-    batch_column: str | None
-    ignored: tuple[str, ...]
+_DECLARED = re.compile(
+    r"\s*([A-Za-z ]*[A-Za-z])?\s*(?:\(\s*([0-9]+)\s*(?:,\s*([0-9]+)\s*)?\))?.*", re.ASCII | re.DOTALL
+)
 
 
 class SqliteSource:
     """One table or view within one read transaction; see `open_source`."""
+
+    notes: Sequence[tuple[str, str]] = ()
 
     def __init__(self, connection: sqlite3.Connection, catalog: Catalog, layout: Layout, where: str) -> None:
         self.layout = layout
@@ -59,13 +51,14 @@ class SqliteSource:
 
     @property
     def ignored(self) -> Sequence[str]:
-        """Columns neither declared nor the batch column."""
+        """Columns neither declared nor the batch or row version column."""
         return self.layout.ignored
 
     def scan(self) -> Iterator[Chunk]:
         """All rows, in no particular order; `Chunk.numbers` counts them from 1. The same rows each time.
 
-        `extra["batch"]`, if a batch column was named, is its text in the normal form of `code`.
+        `extra["batch"]`, if a batch column was named, is its text in the normal form of `code`; `extra["row_version"]`
+        likewise its INTEGER, or microseconds since the epoch for a TEXT that F2 reads as a date or time.
         """
         for _, chunk in scan_table(self._connection, self._catalog, self.layout, list(self._catalog.by_name)):
             yield chunk
@@ -79,14 +72,16 @@ def open_source(
     *,
     columns: Mapping[str, str] | None = None,
     batch_column: str | None = None,
+    row_version_column: str | None = None,
     base: Path | None = None,
     busy_seconds: float = BUSY_SECONDS,
 ) -> Iterator[SqliteSource]:
     """Read `table` of the database at `url` as records of `catalog`; everything in the block sees one state of it.
 
-    columns       field name -> column name, where they differ
-    batch_column  the column that holds the batch number, if there is one
-    base          what a relative path in `url` is relative to; default: the working folder
+    columns             field name -> column name, where they differ
+    batch_column        the column that holds the batch number, if there is one
+    row_version_column  the column that changes with each change of a row, if there is one
+    base                what a relative path in `url` is relative to; default: the working folder
 
     NotBuiltError for a database other than SQLite. SourceError `source.<rule>`: `missing permission locked not_database
     damaged table_missing column_missing column_shared` …; InputError `source.url`.
@@ -97,8 +92,9 @@ def open_source(
         # The first read after BEGIN fixes the state that all later ones see.
         connection.execute("BEGIN")
         layout = resolve_layout(
-            connection, table, catalog, columns=columns or {}, batch_column=batch_column, where=where
-        )
+            connection, table, catalog, columns=columns or {}, batch_column=batch_column,
+            row_version_column=row_version_column, where=where,
+        )  # fmt: skip
         yield SqliteSource(connection, catalog, layout, where)
 
 
@@ -109,62 +105,69 @@ def resolve_layout(
     *,
     columns: Mapping[str, str],
     batch_column: str | None,
+    row_version_column: str | None = None,
     where: str,
 ) -> Layout:
     """Find table and columns, in any case as SQLite does. SourceError names what is missing and what is there."""
+    real, is_view = _find_table(connection, table, where)
+    names = [item[0] for item in connection.execute(f"SELECT * FROM {quoted(real)} LIMIT 0").description]  # noqa: S608
+    return resolve_columns(
+        names, catalog, table=real, reference=quoted(real), is_view=is_view, columns=columns,
+        batch_column=batch_column, row_version_column=row_version_column, where=where,
+    )  # fmt: skip
+
+
+def _find_table(connection: sqlite3.Connection, table: str, where: str) -> tuple[str, bool]:
     found = connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
     kinds = {name.decode(): kind.decode() for name, kind in found}
-    real = _in_any_case(table, kinds)
+    real = in_any_case(table, kinds)
     if real is None:
-        there = ", ".join(sorted(kinds)) or "-"
-        raise SourceError(
-            "source.table_missing",
-            f"没有表或视图 {table}；库中有：{there}",
-            f"there is no table or view {table}; the database has: {there}",
-            where,
-        )
-    names = [item[0] for item in connection.execute(f"SELECT * FROM {quoted(real)} LIMIT 0").description]  # noqa: S608
-    by_field: dict[str, str] = {}
-    missing: list[str] = []
-    for field in catalog.fields:
-        wanted = columns.get(field.name, field.name)
-        column = _in_any_case(wanted, names)
-        if column is None:
-            missing.append(field.name if wanted == field.name else f"{field.name} = {wanted}")
-            continue
-        for other, taken in by_field.items():
-            if taken == column:
-                raise SourceError(
-                    "source.column_shared",
-                    f"字段 {other} 和 {field.name} 都对应列 {column}",
-                    f"fields {other} and {field.name} both read column {column}",
-                    where,
-                )
-        by_field[field.name] = column
-    batch = None if batch_column is None else _in_any_case(batch_column, names)
-    if batch_column is not None and batch is None:
-        missing.append(f"batch_column = {batch_column}")
-    if missing:
-        raise SourceError(
-            "source.column_missing",
-            f"缺少列：{'、'.join(missing)}；表中有：{', '.join(names)}",
-            f"lacks the columns {', '.join(missing)}; it has: {', '.join(names)}",
-            where,
-        )
-    used = {*by_field.values(), batch}
-    return Layout(real, kinds[real] == "view", by_field, batch, tuple(name for name in names if name not in used))
+        raise table_missing(table, kinds, where)
+    return real, kinds[real] == "view"
+
+
+def describe_table(url: str, table: str, base: Path | None = None) -> TableShape:
+    """The columns of a table or view as SQLite declares them; errors as in `open_source`."""
+    path = path_of(url, base or Path())
+    where = f"{path}:{table}"
+    with connected(path, "ro", BUSY_SECONDS, where) as connection:
+        real, _ = _find_table(connection, table, where)
+        shapes = []
+        for column in table_columns(connection, real):
+            kind, scale = _suggested(column.declared)
+            shapes.append(ColumnShape(column.name, column.declared, kind, not column.not_null, scale, column.in_key))
+        return TableShape(tuple(shapes))
+
+
+@dataclass(frozen=True)
+class SqliteColumn:
+    """What SQLite says of a column; `key_place` is its place in the primary key from 1, or 0."""
+
+    name: str
+    declared: str
+    not_null: bool
+    has_default: bool
+    key_place: int
+    generated: bool
+
+    @property
+    def in_key(self) -> bool:
+        """Whether the primary key has it."""
+        return self.key_place > 0
+
+
+def table_columns(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]:
+    """The columns of a table or view, hidden ones too, in their order."""
+    info = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+    return [
+        SqliteColumn(name.decode(), declared.decode(), bool(not_null), default is not None, key, hidden in (2, 3))
+        for _, name, declared, not_null, default, key, hidden in info
+    ]
 
 
 def quoted(identifier: str) -> str:
     """An identifier for SQL, whatever it holds."""
     return '"' + identifier.replace('"', '""') + '"'
-
-
-def _in_any_case(wanted: str, names: Sequence[str] | Mapping[str, str]) -> str | None:
-    if wanted in names:
-        return wanted
-    found = [name for name in names if name.isascii() and wanted.isascii() and name.lower() == wanted.lower()]
-    return found[0] if len(found) == 1 else None
 
 
 def scan_table(
@@ -175,54 +178,36 @@ def scan_table(
     locator: Sequence[str] = (),
 ) -> Iterator[tuple[list[tuple[Any, ...]], Chunk]]:
     """The fields `names` of all rows, chunk by chunk, and beside each chunk the values of the expressions `locator`."""
-    batch = [] if layout.batch_column is None else [quoted(layout.batch_column)]
-    wanted = [*locator, *batch, *(quoted(layout.columns[name]) for name in names)]
-    cursor = connection.execute(f"SELECT {', '.join(wanted)} FROM {quoted(layout.table)}")  # noqa: S608 - all quoted
+    wanted = [*locator, *map(quoted, selected(layout, names))]
+    cursor = connection.execute(f"SELECT {', '.join(wanted)} FROM {layout.reference}")  # noqa: S608 - all quoted
     ordinal, size = 1, FIRST_CHUNK_ROWS
+
+    def versions(values: Sequence[Any], column: str, refused: Refused) -> Any:
+        return _versions(values, column, catalog, refused)
+
     while rows := cursor.fetchmany(size):
         values = list(zip(*rows, strict=True))
         located = list(zip(*values[: len(locator)], strict=True)) if locator else []
-        refused: dict[int, Unreadable] = {}
-        extra = {}
-        if batch:
-            field = Field(layout.batch_column or "", "code")
-            extra[BATCH] = _normal(_texts(values[len(locator)], field, refused), field, catalog, refused)
-        first = len(locator) + len(batch)
-        fields = {
-            name: _texts(column, catalog.by_name[name], refused)
-            for name, column in zip(names, values[first:], strict=True)
-        }
-        chunk = Chunk(fields, np.arange(ordinal, ordinal + len(rows), dtype=np.int64), refused, extra=extra)
+        chunk = chunk_of(values[len(locator) :], names, layout, catalog, ordinal, _texts, versions)
         ordinal += len(rows)
-        width = sum(column.nbytes for column in fields.values()) // len(rows) + 1
+        width = sum(column.nbytes for column in chunk.fields.values()) // len(rows) + 1
         size = max(1, min(MAX_CHUNK_ROWS, 2 * size, CHUNK_BYTES // width))
         del rows, values
         yield located, chunk
 
 
-def _texts(values: Sequence[Any], field: Field, refused: dict[int, Unreadable]) -> Any:
-    """A column as text, null where it has none; rows it cannot be had for are added to `refused`, the first field
-    first."""
-    kinds = set(map(type, values)) - {type(None)}
-    if kinds <= {bytearray}:
+def _texts(values: Sequence[Any], _column: str, field: Field, refused: Refused) -> Any:
+    """A column as text, null where it has none; rows it cannot be had for are added to `refused`."""
+    if set(map(type, values)) <= {bytearray, type(None)}:
         try:
             return pa.array(values, pa.binary()).cast(pa.string())
         except pa.ArrowInvalid:
             pass
-    elif kinds == {int} and field.type in _NUMERIC:
-        return pa.array(values, pa.int64()).cast(pa.string())
-    texts: list[str | None] = []
-    for row, value in enumerate(values):
-        try:
-            texts.append(_text(value, field))
-        except Refusal as refusal:
-            texts.append(None)
-            seen = value.decode(errors="surrogateescape") if isinstance(value, bytearray) else value
-            refused.setdefault(row, Unreadable(field.name, shown(field, seen), refusal.code, refusal.zh, refusal.en))
-    return pa.array(texts, pa.string())
+    return texts_of(values, field, refused, text_of_value)
 
 
-def _text(value: object, field: Field) -> str | None:
+def text_of_value(value: object, field: Field) -> str | None:
+    """One value as text by its storage class (`connected`): TEXT as it is, INTEGER written out; Refusal for the rest."""
     if isinstance(value, bytearray):
         try:
             return value.decode()
@@ -237,20 +222,33 @@ def _text(value: object, field: Field) -> str | None:
     return text_of(value, field.type)
 
 
-def _normal(texts: Any, field: Field, catalog: Catalog, refused: dict[int, Unreadable]) -> Any:
-    coded = texts.dictionary_encode()
-    forms: list[str | None] = []
-    bad: dict[int, Refusal] = {}
-    for place, text in enumerate(coded.dictionary.to_pylist()):
+def _versions(values: Sequence[Any], column: str, catalog: Catalog, refused: Refused) -> Any:
+    versions: list[int | None] = []
+    for row, value in enumerate(values):
         try:
-            forms.append(normal(text, field, catalog))
+            versions.append(
+                value
+                if value is None or type(value) is int
+                else version_of(text_of_value(value, Field(column, "datetime")), catalog)
+            )
         except Refusal as refusal:
-            forms.append(None)
-            bad[place] = refusal
-    if bad:
-        for row, place in enumerate(coded.indices.to_pylist()):
-            if place in bad:
-                why = bad[place]
-                value = shown(field, texts[row].as_py())
-                refused.setdefault(row, Unreadable(field.name, value, why.code, why.zh, why.en))
-    return pa.array(forms, pa.string()).take(coded.indices)
+            versions.append(None)
+            refuse(refused, row, Field(column, "datetime"), value, refusal)
+    return pa.array(versions, pa.int64())
+
+
+def _suggested(declared: str) -> tuple[FieldType | None, int | None]:
+    """The field type a declared type suggests, by its words: SQLite itself binds a column to none."""
+    found = _DECLARED.fullmatch(declared)
+    words = ((found[1] if found else None) or "").upper()
+    if "INT" in words:
+        return "integer", None
+    if "CHAR" in words or "TEXT" in words or "CLOB" in words or not words:
+        return "text", None
+    if "DATETIME" in words or "TIMESTAMP" in words:
+        return "datetime", None
+    if words == "DATE":
+        return "date", None
+    if words in ("DECIMAL", "NUMERIC") and found is not None and found[2] is not None:
+        return "decimal", int(found[3] or 0)
+    return None, None

@@ -1,0 +1,410 @@
+"""Parquet files into chunks: exact types only, each value written as text as F2 says.
+
+A column that could only be guessed at (binary floats, bytes, booleans, lists, structures) is refused by name when the
+file is opened; a single value that has no text refuses its row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ledger.catalog import Catalog, Field
+from ledger.errors import InputError
+from ledger.kernel.chunk import Chunk
+from ledger.record import MASK, Refusal, Unreadable, shown, text_of
+from ledger.source.compressed import open_bytes, os_error
+from ledger.source.csvheader import Header, resolve_header
+from ledger.source.rows import CELL, assembled
+
+BATCH_ROWS = 4096
+CHUNK_BYTES = 8 << 20
+MAX_CHUNK_BYTES = 64 << 20
+"""Bytes of one row, as with a CSV's; a dictionary makes any number of long values out of one."""
+MAX_GROUP = 8 << 30
+"""Bytes that a column of one row group may unpack to, as the file declares it."""
+MAX_COLUMNS = 16_384
+
+_NUMERIC = ("text", "code", "enum", "integer", "decimal")
+_UTF8 = Refusal("row.encoding", "不是 UTF-8 文字", "is not text in UTF-8")
+_FINE = Refusal("value.fraction", "时间细于微秒，绝不舍入", "a time finer than a microsecond; never rounded")
+_YEAR = Refusal("value.year", "年份不在 0001–9999", "its year is outside 0001-9999")
+
+
+class ParquetFile:
+    """One file, opened and its columns understood; see `files.RowsFile`.
+
+    InputError `parquet.<rule>`: `damaged`, `type` (a declared column of a type without normal form), `size`,
+    `row_size`, `changed`; `csv.<rule>` for the names. Rows are refused as `row.encoding`, `value.fraction`,
+    `value.year`, `value.type`, `row.operation`, `row.reason`.
+    """
+
+    def __init__(self, path: Path, catalog: Catalog, *, operation_column: str | None = None) -> None:
+        self.catalog = catalog
+        self.notes: Sequence[tuple[str, str]] = ()
+        self._path = path
+        self._file = open_bytes(path)
+        try:
+            self._state = self._stat()
+            self._schema = self._check()
+            self.header: Header = resolve_header(catalog, self._schema.names, operation_column, self.where)
+            self._fields = self._field_of_column()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def where(self) -> str:
+        """The path."""
+        return str(self._path)
+
+    @property
+    def ignored(self) -> Sequence[str]:
+        """Columns that are neither declared nor operation nor reason."""
+        return self.header.ignored
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def scan(self) -> Iterator[Chunk]:
+        """All rows in the file's order; `Chunk.numbers` counts them from 1."""
+        ordinal = 1
+        try:
+            opened = self._open()
+            read = [name for name, type in zip(self._schema.names, self._schema.types, strict=True) if _readable(type)]
+            for batch in opened.iter_batches(BATCH_ROWS, columns=read):
+                for part in self._bounded(batch, ordinal):
+                    yield self._chunk(part, ordinal)
+                    ordinal += part.num_rows
+            counted = opened.metadata.num_rows
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise self._damaged(error) from error
+        if counted != ordinal - 1:
+            raise self._damaged(ValueError("rows"))
+        if self._stat() != self._state:
+            raise InputError(
+                "parquet.changed",
+                "读取期间文件被修改，请重新运行",
+                "the file changed while it was read; run again",
+                self.where,
+            )
+
+    def _stat(self) -> tuple[int, int]:
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns
+
+    def _open(self, dictionaries: Sequence[str] | None = None) -> Any:
+        self._file.seek(0)
+        return pq.ParquetFile(
+            pa.PythonFile(_Borrowed(self._file), "r"),
+            read_dictionary=self._text_columns() if dictionaries is None else dictionaries,
+            # Column by column, piece by piece: a row group is never in memory as a whole.
+            pre_buffer=False,
+            buffer_size=1 << 20,
+            page_checksum_verification=True,
+            thrift_string_size_limit=64 << 20,
+            thrift_container_size_limit=1_000_000,
+        )
+
+    def _text_columns(self) -> list[str]:
+        """Read as dictionaries, so that one long value repeated is in memory once."""
+        return [
+            name
+            for name, type in zip(self._schema.names, self._schema.types, strict=True)
+            if _is_text(type.value_type if pa.types.is_dictionary(type) else type)
+        ]
+
+    def _check(self) -> Any:
+        try:
+            opened = self._open(())
+            schema, metadata = opened.schema_arrow, opened.metadata
+            if len(schema) > MAX_COLUMNS or metadata.num_columns > MAX_COLUMNS:
+                raise InputError(
+                    "parquet.size", f"超过 {MAX_COLUMNS} 列", f"has more than {MAX_COLUMNS} columns", self.where
+                )
+            for group in range(metadata.num_row_groups):
+                about = metadata.row_group(group)
+                for column in range(about.num_columns):
+                    if about.column(column).total_uncompressed_size > MAX_GROUP:
+                        raise InputError(
+                            "parquet.size",
+                            f"第 {group + 1} 个行组有一列解压后超过 {MAX_GROUP >> 30} GiB；请用较小的行组重新导出",
+                            f"a column of row group {group + 1} unpacks to more than {MAX_GROUP >> 30} GiB; export it "
+                            "with smaller row groups",
+                            self.where,
+                        )
+        except (pa.ArrowException, OSError, ValueError, OverflowError, UnicodeDecodeError) as error:
+            raise self._damaged(error) from error
+        return schema
+
+    def _damaged(self, error: Exception) -> InputError:
+        if isinstance(error, OSError) and error.errno is not None:
+            return os_error(error, self.where)
+        if "ncrypt" in str(error):
+            return InputError(
+                "file.kind",
+                "Parquet 文件已加密，不能读取；请不加密导出",
+                "the Parquet file is encrypted, which is not read; export it without encryption",
+                self.where,
+            )
+        return InputError(
+            "parquet.damaged",
+            "Parquet 文件已损坏或不完整；请重新传输或导出",
+            "the Parquet file is damaged or cut short; transfer or export it again",
+            self.where,
+        )
+
+    def _field_of_column(self) -> list[Field | None]:
+        fields: list[Field | None] = [None] * len(self._schema)
+        for name, place in self.header.fields.items():
+            fields[place] = self.catalog.by_name[name]
+        for known in (self.header.operation, self.header.reason):
+            if known is not None:
+                fields[known] = CELL
+        for place, field in enumerate(fields):
+            type = self._schema.types[place]
+            if field is not None and not _fits(type, field):
+                name = self._schema.names[place]
+                advice_zh, advice_en = _advice(type, field)
+                raise InputError(
+                    "parquet.type",
+                    f"列 {name} 的类型是 {str(type)[:80]}，不能用于 {field.type} 字段；{advice_zh}",
+                    f"column {name} is of type {str(type)[:80]}, which does not go into a field of type {field.type}; {advice_en}",
+                    self.where,
+                )
+        return fields
+
+    def _bounded(self, batch: Any, ordinal: int) -> Iterator[Any]:
+        """A batch in parts that hold about CHUNK_BYTES of text once each value is written out."""
+        sizes = np.zeros(batch.num_rows, np.int64)
+        for column in batch.columns:
+            sizes += _sizes(column)
+        long = sizes > MAX_CHUNK_BYTES
+        if long.any():
+            raise InputError(
+                "parquet.row_size",
+                f"一行超过 {MAX_CHUNK_BYTES >> 20} MiB",
+                f"a row has more than {MAX_CHUNK_BYTES >> 20} MiB",
+                f"{self.where}:{ordinal + int(long.argmax())}",
+            )
+        begin, total = 0, 0
+        for row, size in enumerate(sizes.tolist()):
+            total += size
+            if total > CHUNK_BYTES and row > begin:
+                yield batch.slice(begin, row - begin)
+                begin, total = row, size
+        if begin < batch.num_rows:
+            yield batch.slice(begin)
+
+    def _chunk(self, batch: Any, ordinal: int) -> Chunk:
+        count = batch.num_rows
+        refused: dict[int, Unreadable] = {}
+        seen: dict[int, dict[int, str]] = {}
+        columns = []
+        for place, name in enumerate(self._schema.names):
+            type, field = self._schema.types[place], self._fields[place]
+            at = batch.schema.get_field_index(name)
+            if at < 0:
+                # Nothing of a type that nobody asked for is read; its place shows what it is.
+                columns.append(pa.array([f"<{type}>"[:80]] * count, pa.string()))
+                continue
+            texts, bad = _texts(batch.column(at), field)
+            columns.append(texts)
+            for row, (value, refusal) in bad.items():
+                seen.setdefault(row, {})[place] = value
+                if field is None:
+                    continue
+                called = field.name if field is not CELL else name
+                mask = field.personal
+                refused.setdefault(
+                    row, Unreadable(called, MASK if mask else shown(field, value), refusal.code, refusal.zh, refusal.en)
+                )
+        odd: dict[int, list[str]] = {}
+        for row, values in seen.items():
+            odd[row] = [values.get(place, column[row].as_py() or "") for place, column in enumerate(columns)]
+        numbers = np.arange(ordinal, ordinal + count, dtype=np.int64)
+        return assembled(self.catalog, self.header, columns, numbers, refused, odd)
+
+
+Bad = dict[int, tuple[str, Refusal]]
+
+
+def _is_text(type: Any) -> bool:
+    return bool(pa.types.is_string(type) or pa.types.is_large_string(type) or pa.types.is_string_view(type))
+
+
+def _plain(type: Any) -> Any:
+    return type.value_type if pa.types.is_dictionary(type) else type
+
+
+def _readable(type: Any) -> bool:
+    """Whether every value of the type has a text."""
+    type = _plain(type)
+    return bool(
+        _is_text(type)
+        or pa.types.is_integer(type)
+        or pa.types.is_decimal(type)
+        or pa.types.is_date(type)
+        or pa.types.is_timestamp(type)
+        or pa.types.is_null(type)
+    )
+
+
+def _fits(type: Any, field: Field) -> bool:
+    """F2, first paragraph."""
+    type = _plain(type)
+    if _is_text(type) or pa.types.is_null(type):
+        return True
+    if pa.types.is_integer(type) or pa.types.is_decimal(type):
+        return field.type in _NUMERIC
+    if pa.types.is_date(type):
+        return field.type in ("date", "text", "enum")
+    if pa.types.is_timestamp(type):
+        return field.type == "datetime" or (field.type == "date" and not type.tz)
+    return False
+
+
+def _advice(type: Any, field: Field) -> tuple[str, str]:
+    if pa.types.is_floating(_plain(type)):
+        return "二进制浮点数不精确，请改为 DECIMAL 或文字", "a binary float is not exact: write DECIMAL or text"
+    if pa.types.is_binary(_plain(type)) or pa.types.is_large_binary(_plain(type)):
+        return "请写成文字（UTF8/STRING）", "write it as text (UTF8/STRING)"
+    return "请改为文字", "write it as text"
+
+
+def _sizes(column: Any) -> Any:
+    """Bytes of every value of a column."""
+    if pa.types.is_dictionary(column.type):
+        if not _is_text(column.type.value_type):
+            return np.full(len(column), 16, np.int64)
+        lengths = pc.binary_length(column.dictionary).cast(pa.int64()).fill_null(0)
+        return pc.take(lengths, column.indices).fill_null(0).to_numpy(zero_copy_only=False)
+    if _is_text(column.type):
+        return pc.binary_length(column).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    return np.full(len(column), 16, np.int64)
+
+
+def _texts(column: Any, field: Field | None) -> tuple[Any, Bad]:
+    """A column as pa.string(), and what of it has no text: value as shown and reason, by row."""
+    if pa.types.is_dictionary(column.type):
+        values, bad = _texts(column.dictionary, field)
+        texts = values.take(column.indices)
+        if not bad:
+            return texts, {}
+        rows = column.indices.to_pylist()
+        return texts, {row: bad[place] for row, place in enumerate(rows) if place in bad}
+    type = column.type
+    if pa.types.is_null(type):
+        return column.cast(pa.string()), {}
+    if _is_text(type):
+        return _utf8(column)
+    if pa.types.is_integer(type):
+        return column.cast(pa.string()), {}
+    if pa.types.is_date(type) or pa.types.is_timestamp(type):
+        return _moments(column, field)
+    return _by_value(column, [False] * len(column), field)
+
+
+def _utf8(column: Any) -> tuple[Any, Bad]:
+    # Arrow takes what the file calls text at its word.
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())
+    wide = pa.types.is_large_string(column.type)
+    try:
+        return column.cast(pa.large_binary() if wide else pa.binary()).cast(pa.string()), {}
+    except pa.ArrowInvalid:
+        texts: list[str | None] = []
+        bad: Bad = {}
+        for row, value in enumerate(column.cast(pa.large_binary() if wide else pa.binary()).to_pylist()):
+            try:
+                texts.append(None if value is None else value.decode())
+            except UnicodeDecodeError:
+                texts.append(None)
+                bad[row] = value.decode(errors="surrogateescape"), _UTF8
+        return pa.array(texts, pa.string()), bad
+
+
+_MICRO = {"s": 1_000_000, "ms": 1000, "us": 1}
+_FIRST = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+_LAST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1_000_000 + 86_400_000_000
+
+
+def _moments(column: Any, field: Field | None) -> tuple[Any, Bad]:
+    """Dates and timestamps: those outside the calendar, or finer than a microsecond, have no text."""
+    type = column.type
+    if pa.types.is_date32(type):
+        counts, unit = column.cast(pa.int32()).cast(pa.int64()), 86_400_000_000
+    else:
+        counts = column.cast(pa.int64())
+        unit = 1000 if pa.types.is_date64(type) else _MICRO.get(type.unit, 0)
+    raw = counts.fill_null(0).to_numpy(zero_copy_only=False)
+    bad: Bad = {}
+    if unit:
+        out = (raw < -(-_FIRST // unit)) | (raw >= _LAST // unit)
+    else:
+        # Nanoseconds in 64 bits never leave the years 1677-2262.
+        out = raw % 1000 != 0
+        bad = {row: (str(int(raw[row])), _FINE) for row in np.flatnonzero(out).tolist()}
+    if pa.types.is_date64(type):
+        # Milliseconds that are no whole day are no day.
+        out = out | (raw % 86_400_000 != 0)
+    for row in np.flatnonzero(out).tolist():
+        bad.setdefault(row, (str(int(raw[row])), _YEAR))
+    if pa.types.is_timestamp(type):
+        kept = pc.if_else(pa.array(out), pa.scalar(None, pa.int64()), counts)
+        kept = pc.multiply(kept, unit) if unit else pc.divide(kept, 1000)
+        column = kept.cast(pa.timestamp("us", type.tz and "UTC"))
+    else:
+        column = pc.if_else(pa.array(out), pa.scalar(None, type), column).cast(pa.date32())
+    texts, more = _by_value(column, out.tolist(), field)
+    return texts, {**more, **bad}
+
+
+def _by_value(column: Any, out: Sequence[bool], field: Field | None) -> tuple[Any, Bad]:
+    """One value after the other, each different one once, by the reference (`record.text_of`)."""
+    zoned = pa.types.is_timestamp(column.type) and column.type.tz is not None
+    if zoned:
+        column = column.cast(pa.timestamp("us"))
+    coded = column.dictionary_encode()
+    forms: list[str | None] = []
+    why: dict[int, tuple[str, Refusal]] = {}
+    for place, value in enumerate(coded.dictionary.to_pylist()):
+        given = value.replace(tzinfo=UTC) if zoned else value
+        try:
+            forms.append(text_of(given, field.type if field is not None else _own_type(column.type)))
+        except Refusal as refusal:
+            forms.append(None)
+            why[place] = str(given), refusal
+    texts = pa.array(forms, pa.string()).take(coded.indices)
+    rows = coded.indices.to_pylist() if why else []
+    return texts, {row: why[place] for row, place in enumerate(rows) if place in why}
+
+
+def _own_type(type: Any) -> Any:
+    if pa.types.is_timestamp(type):
+        return "datetime"
+    return "date" if pa.types.is_date(type) else "decimal"
+
+
+class _Borrowed:
+    """A file that Arrow reads from and does not close."""
+
+    closed = False
+
+    def __init__(self, file: Any) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def close(self) -> None:
+        """Left open."""
