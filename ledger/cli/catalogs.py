@@ -1,4 +1,4 @@
-"""`catalog list`, `catalog show`, `catalog check`."""
+"""`catalog list`, `catalog show`, `catalog check`, `catalog new`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ledger.cli.speech import error_json, message, print_json, say, table
-from ledger.errors import InputError, LedgerError, NotBuiltError
+from ledger.cli.speech import error_json, message, print_bytes, print_json, say, table, visible
+from ledger.errors import InputError, LedgerError
 
 if TYPE_CHECKING:
     from ledger.advice import Advice
     from ledger.catalog import Catalog
+    from ledger.drafting.draft import Drafted
+    from ledger.drafting.sample import Origin
     from ledger.workspace import KnownCatalog
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one of the actions; `check` ends with 2 if a catalog is not valid, advice changes nothing."""
-    if args.action == "new":
-        raise NotBuiltError("duizhang catalog new")
-    return {"list": _list, "show": _show, "check": _check}[args.action](args)
+    return {"list": _list, "show": _show, "check": _check, "new": _new}[args.action](args)
 
 
 def _folder(args: argparse.Namespace) -> Path | None:
@@ -249,3 +249,130 @@ def _tell(path: Path, catalog: Catalog | None, advice: list[Advice], error: Ledg
     print(say(f"{catalog.name}（{path}）：合规，摘要 {digest}…", f"{catalog.name} ({path}): valid, digest {digest}…"))
     for it in advice:
         print(say(f"  建议 [{it.code}] {it.zh}", f"  advice [{it.code}] {it.en}"))
+
+
+# ---- new ----
+
+
+def _new(args: argparse.Namespace) -> int:
+    from ledger.catalog import parse_catalog
+    from ledger.drafting.draft import draft
+    from ledger.drafting.toml import toml_of
+    from ledger.store.files import write_atomic
+
+    out = _out(args)
+    if out is not None and out.exists():
+        raise InputError("draft.exists", "文件已存在，不予覆盖", "the file exists and is not overwritten", str(out))
+    drafted = draft(args.id, _origin(args))
+    text = toml_of(drafted)
+    # What is handed over passes `catalog check`, whatever the headings were.
+    parse_catalog(text.encode(), str(out or "-"))
+    if out is not None:
+        write_atomic(out, text.encode(), 0o644, overwrite=False)
+    if args.json:
+        print_json(_drafted_json(drafted, out) | ({"toml": text} if out is None else {}))
+    elif out is None:
+        print_bytes(text.encode())
+    else:
+        _tell_draft(drafted, out)
+    return 0
+
+
+def _out(args: argparse.Namespace) -> Path | None:
+    """Where the draft goes; None for standard output."""
+    from ledger.catalog import CATALOG_ID
+    from ledger.workspace import known_catalogs
+
+    if args.out == "-":
+        return None
+    if args.out is not None:
+        return Path(args.out)
+    folder = _folder(args)
+    if folder is None:
+        raise InputError(
+            "draft.out",
+            "不在工作区内：请用 --out 指明写到哪里（- 为标准输出）",
+            "not in a workspace: say with --out where to write (- is standard output)",
+            "--out",
+        )
+    if not CATALOG_ID.fullmatch(args.id):
+        # It would become a path.
+        return None
+    path = folder / f"{args.id}.toml"
+    known = known_catalogs(folder).get(args.id)
+    if known is not None and not path.exists():
+        raise InputError(
+            "draft.id_taken",
+            f"已有目录 {args.id}（{known.path}）；请换一个 id",
+            f"there is a catalog {args.id} already ({known.path}); take another id",
+            "ID",
+        )
+    return path
+
+
+def _origin(args: argparse.Namespace) -> Origin:
+    """The file, the table, or the table of `[source.ID]`."""
+    from ledger.config import load_config
+    from ledger.drafting.sample import FileOrigin, TableOrigin
+    from ledger.source.files import ReadOptions
+
+    if args.file is not None and (args.url is not None or args.table is not None):
+        raise InputError(
+            "draft.origin", "--file 与 --url/--table 只能用其一", "--file or --url with --table, not both", "--file"
+        )
+    if (args.url is None) != (args.table is None):
+        raise InputError("draft.origin", "--url 与 --table 须同时给出", "--url and --table go together", "--url")
+    if args.file is not None:
+        options = ReadOptions(encoding=args.encoding, sheet=args.sheet, header_row=args.header_row)
+        return FileOrigin(Path(args.file), options)
+    if args.url is not None:
+        return TableOrigin(args.url, args.table, None, {}, ())
+    folder = _folder(args)
+    source = None if folder is None else load_config(folder.parent / "duizhang.toml").sources.get(args.id)
+    if folder is None or source is None:
+        raise InputError(
+            "draft.origin",
+            f"请给出 --file，或 --url 与 --table，或在 duizhang.toml 中配置 [source.{args.id}]",
+            f"say --file, or --url and --table, or configure [source.{args.id}] in duizhang.toml",
+            "--file",
+        )
+    without = [name for name in (source.batch_column, source.row_version_column) if name is not None]
+    return TableOrigin(source.url, source.table, folder.parent, source.columns, without)
+
+
+def _drafted_json(drafted: Drafted, out: Path | None) -> dict[str, object]:
+    return {
+        "catalog": drafted.catalog.id,
+        "file": None if out is None else str(out),
+        "rows": drafted.rows,
+        "unreadable": drafted.unreadable,
+        "key": list(drafted.catalog.key),
+        "key_from": drafted.key_from,
+        "subject": None if drafted.catalog.subject is None else drafted.catalog.subject.field,
+        "fields": [
+            {"name": it.name, "title": it.title, "type": it.type, "scale": it.scale, "personal": it.personal}
+            for it in drafted.catalog.fields
+        ],
+        "left_out": [{"column": name, "reason": reason} for name, reason in drafted.left_out],
+    }
+
+
+def _tell_draft(drafted: Drafted, out: Path) -> None:
+    catalog = drafted.catalog
+    key = " ".join(catalog.key)
+    print(
+        say(
+            f"草稿已写入 {out}：{len(catalog.fields)} 个字段，主键 {key}，据 {drafted.rows} 行样本",
+            f"draft written to {out}: {len(catalog.fields)} fields, key {key}, from {drafted.rows} rows",
+        )
+    )
+    if drafted.key_from == "none":
+        print(say("主键未经证实，请务必核对", "the key is not borne out by the sample: check it"))
+    personal = " ".join(field.name for field in catalog.fields if field.personal)
+    if personal:
+        print(say(f"拟标为个人信息：{personal}", f"proposed as personal: {personal}"))
+    for name, _ in drafted.left_out:
+        print(say(f"未采用的列：{visible(name)}", f"column left out: {visible(name)}"))
+    if drafted.unreadable:
+        print(say(f"样本中 {drafted.unreadable} 行无法读取", f"{drafted.unreadable} rows of the sample cannot be read"))
+    print(say(f"逐项核对后：duizhang catalog check {out}", f"check every line, then: duizhang catalog check {out}"))

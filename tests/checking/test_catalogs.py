@@ -146,11 +146,6 @@ def test_the_built_in_catalogs_need_no_advice() -> None:
         assert advice(path.read_text(encoding="utf-8")) == []
 
 
-def test_new_is_refused_by_name() -> None:
-    answer = duizhang("catalog", "new", "x", "--json")
-    assert (answer.code, answer.json["error"]["code"]) == (2, "not_built")
-
-
 # ---- advice ----
 
 
