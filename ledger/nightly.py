@@ -1,4 +1,4 @@
-"""The nightly job (design section 6): resume, receive what arrived, reconcile, seal own new rows, anchor, confirm, brief.
+"""The nightly job (design section 6): resume, receive what arrived, reconcile, seal own new rows, anchor, confirm, brief, notify.
 
 One catalog that cannot be read does not hide the others: its error stands in the brief, and the job ends with exit 2.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 from sqlalchemy import select
@@ -21,9 +21,15 @@ from ledger.batch.job import Job
 from ledger.catalog import Catalog
 from ledger.delivery.incoming import Delivered, expect, take_file
 from ledger.delivery.receive import Received, is_open, land
+from ledger.descriptor import batch_number
 from ledger.errors import InputError, LedgerError
+from ledger.notify.queue import overdue
+from ledger.reconcile.runs import NIGHTLY, record
 from ledger.reconcile.source import Reconciliation, reconcile
+from ledger.restore.log import untold
 from ledger.sealing import Anchored, seal
+from ledger.source.files import bare_name
+from ledger.source.kinds import ENDINGS
 from ledger.store import models
 from ledger.store.files import os_errors, store_error, sync_folder
 
@@ -50,6 +56,7 @@ class Night:
     reconciled: list[Reconciliation] = field(default_factory=list)
     sealed: list[tuple[Catalog, Anchored]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    restores: list[models.Restore] = field(default_factory=list)
     finished_at: str = ""
 
     @property
@@ -66,22 +73,26 @@ def run_nightly(job: Job) -> Night:
     night = Night(datetime.now(_BRIEF_ZONE).date().isoformat(), now())
     run_id = _begin(job)
     for catalog_id, source in sorted(job.workspace.config.sources.items()):
+        started_at = now()
         try:
             catalog = job.workspace.catalog(catalog_id)
             if source.origin == "own":
                 report, anchored = seal(job, catalog)
-                if anchored is not None:
-                    night.sealed.append((catalog, anchored))
+                night.sealed.extend((catalog, one) for one in anchored)
             else:
                 _receive_all(job, catalog, night)
                 report = reconcile(job, catalog)
-            night.reconciled.append(report)
+            keep = job.workspace.config.api.keep_reconciliations
+            night.reconciled.append(record(job.store, report, requested_by=NIGHTLY, started_at=started_at, keep=keep))
         except LedgerError as error:
             night.failures.append(Failure(catalog_id, error))
         except Exception as error:
             # A fault of ours in one catalog must not hide the others, nor leave the morning without a brief.
             night.failures.append(Failure(catalog_id, _internal(error)))
     _tell_unhandled(job, night)
+    gone = overdue(job.store, job.workspace.config.notify, datetime.now(UTC))
+    night.failures.extend(Failure(what, error) for what, error in gone)
+    night.restores = untold(job.store)
     night.finished_at = now()
     _end(job, run_id, night)
     return night
@@ -90,14 +101,17 @@ def run_nightly(job: Job) -> Night:
 def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
     """Take in every file that waits, then look at each batch that is not settled: so no batch is judged before a later one is known."""
     waiting: dict[tuple[str, str], tuple[Path, Delivered]] = {}
-    folder = job.workspace.root / "inbox"
-    for path in sorted(folder.glob(f"*/{catalog.id}/*.csv")):
-        sender, number = path.parent.parent.name, path.stem
+    for (sender, number), paths in _files_of(job, catalog).items():
+        what = f"inbox/{sender}/{catalog.id}/{'、'.join(path.name for path in paths)}"
         try:
             incoming = expect(job, catalog, number=number, sender=sender)
-            waiting[sender, incoming.batch.descriptor.batch] = path, take_file(job, incoming, FileOptions(path))
+            if len(paths) > 1:
+                raise _several_files(incoming.batch.descriptor.batch, paths)
+            told = job.workspace.source(catalog).file
+            file = FileOptions(paths[0], told.encoding, told.operation_column, None, told.sheet, told.header_row)
+            waiting[sender, incoming.batch.descriptor.batch] = paths[0], take_file(job, incoming, file)
         except LedgerError as error:
-            night.failures.append(Failure(f"inbox/{sender}/{catalog.id}/{path.name}", error))
+            night.failures.append(Failure(what, error))
     # A stranger we share no key with is named by the reconciliation's notes; he must not stop the night.
     known = [s for s in job.streams.of_catalog(catalog.id, receiver=job.party) if job.workspace.has_key(s.sender)]
     for stream in known:
@@ -113,6 +127,22 @@ def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
                     _put_away(arrived[0])
             except LedgerError as error:
                 night.failures.append(Failure(f"{catalog.id} {number}", error))
+
+
+def _files_of(job: Job, catalog: Catalog) -> dict[tuple[str, str], list[Path]]:
+    """The files that wait, by sender and batch number."""
+    found: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted((job.workspace.root / "inbox").glob(f"*/{catalog.id}/*")):
+        name = bare_name(path.name)
+        if name is None or not path.is_file():
+            continue
+        try:
+            number = batch_number(name)
+        except InputError:
+            # Told when the batch is looked for.
+            number = name
+        found.setdefault((path.parent.parent.name, number), []).append(path)
+    return found
 
 
 def _put_away(path: Path) -> None:
@@ -146,7 +176,7 @@ def _tell_unhandled(job: Job, night: Night) -> None:
 
 def _takes(path: Path, taken: set[str], root: Path) -> bool:
     parts = path.relative_to(root / "inbox").parts
-    return len(parts) == 3 and parts[1] in taken and path.suffix == ".csv"
+    return len(parts) == 3 and parts[1] in taken and bare_name(path.name) is not None
 
 
 def _no_source(catalog_id: str) -> InputError:
@@ -157,11 +187,21 @@ def _no_source(catalog_id: str) -> InputError:
     )
 
 
+def _several_files(number: str, paths: Sequence[Path]) -> InputError:
+    names = [path.name for path in paths]
+    return InputError(
+        "nightly.several_files",
+        f"批次 {number} 有 {len(names)} 个文件：{'、'.join(names)}；无法判断以哪个为准，均未处理，请只留一个",
+        f"batch {number} has {len(names)} files: {', '.join(names)}; nobody can say which counts, so none was taken: keep one",
+    )
+
+
 def _odd_file(what: str) -> InputError:
+    endings = " ".join(ENDINGS)
     return InputError(
         "nightly.odd_file",
-        f'{what} 未被处理：应为 inbox/<发送方>/<目录>/<批次号>.csv，且目录有 origin = "delivery" 的数据源',
-        f"{what} was not taken in: it should be inbox/<sender>/<catalog>/<batch>.csv of a catalog with a delivery source",
+        f'{what} 未被处理：应为 inbox/<发送方>/<目录>/<批次号>.csv（或 {endings}），且目录有 origin = "delivery" 的数据源',
+        f"{what} was not taken in: it should be inbox/<sender>/<catalog>/<batch>.csv ({endings}) of a catalog with a delivery source",
     )
 
 

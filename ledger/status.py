@@ -6,12 +6,13 @@ shown all the same, with the reason; what the other side says is then unknown (N
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from ledger.anchor.claims import OPEN
 from ledger.anchor.link import open_link
@@ -23,6 +24,7 @@ from ledger.chain.registry import AnchorRecord, RegistryView
 from ledger.chain.view import time_utc
 from ledger.descriptor import parse_descriptor
 from ledger.errors import LedgerError
+from ledger.notify.unsent import last_error, unsent
 from ledger.store import models
 from ledger.store.db import Store
 from ledger.workspace import Workspace
@@ -127,6 +129,11 @@ class _Known:
     sets: dict[int, models.EntrySet] = field(default_factory=dict)
     unfinished: list[models.Transaction] = field(default_factory=list)
     interrupted: list[models.Run] = field(default_factory=list)
+    findings: Counter[tuple[str, str]] = field(default_factory=Counter)
+    proposals: list[models.Proposal] = field(default_factory=list)
+    restores: list[models.Restore] = field(default_factory=list)
+    notices: list[models.Notice] = field(default_factory=list)
+    reconciling: list[models.Reconciliation] = field(default_factory=list)
     chain: models.Chain | None = None
 
 
@@ -150,8 +157,8 @@ def read_status(workspace: Workspace, moment: datetime | None = None) -> Status:
     return Status(
         party=workspace.party,
         streams=states,
-        pending=tuple(_pending(known)),
-        attention=tuple(_attention(workspace.party, states, known, moment)),
+        pending=(*_pending(known), *_unfinished(known)),
+        attention=(*_attention(workspace.party, states, known, moment), *_worked(known)),
         refused=() if streams is None else _refused(streams),
         last_anchor=_last_anchor(workspace.party, known, view),
         chain=_chain(workspace, known, view),
@@ -170,11 +177,30 @@ def _read_store(store: Store) -> _Known:
             session.scalars(select(models.Transaction).where(models.Transaction.state.in_(UNFINISHED)))
         )
         known.interrupted = list(session.scalars(select(models.Run).where(models.Run.finished_at.is_(None))))
+        known.proposals = list(session.scalars(select(models.Proposal).where(models.Proposal.decided_at.is_(None))))
+        known.restores = list(
+            session.scalars(
+                select(models.Restore).where(models.Restore.state == "intent", models.Restore.told_at.is_(None))
+            )
+        )
+        known.notices = unsent(session)
+        known.reconciling = list(
+            session.scalars(select(models.Reconciliation).where(models.Reconciliation.state.in_(("queued", "running"))))
+        )
+        counted = select(models.Tracked.catalog_id, models.Tracked.state, func.count()).group_by(
+            models.Tracked.catalog_id, models.Tracked.state
+        )
+        known.findings = Counter({(catalog, state): count for catalog, state, count in session.execute(counted)})
         known.chain = session.get(models.Chain, 1)
     return known
 
 
 # ---- streams ----
+
+
+def read_states(party: str, store: Store, streams: Streams) -> tuple[StreamState, ...]:
+    """Every stream of `party`, as one reading of the chain and the store show it."""
+    return _streams(party, _read_store(store), streams)
 
 
 def _streams(party: str, known: _Known, streams: Streams | None) -> tuple[StreamState, ...]:
@@ -272,6 +298,61 @@ def _pending(known: _Known) -> Iterable[Notice]:
             f"{run.command}（{run.started_at} 开始）正在运行，或曾被中断",
             f"{run.command}, started {run.started_at}, is running or was interrupted",
             f"run {run.id}",
+        )
+
+
+def _unfinished(known: _Known) -> Iterable[Notice]:
+    """Work of people and of the API that waits."""
+    for run in known.reconciling:
+        yield Notice(
+            "reconciliation.open",
+            f"对账已于 {run.created_at} 由 {run.requested_by} 发起，{'正在运行' if run.state == 'running' else '排队中'}",
+            f"a reconciliation asked for by {run.requested_by} at {run.created_at} is {run.state}",
+            f"{run.catalog_id} {run.id}",
+        )
+    for proposal in known.proposals:
+        yield Notice(
+            "consent.proposed",
+            f"{proposal.proposed_by} 于 {proposal.created_at} 提出 {proposal.action}，等待第二人执行同一命令",
+            f"{proposal.proposed_by} asked for {proposal.action} at {proposal.created_at}; a second person must run the same command",
+            f"{proposal.catalog_id} {proposal.key_tag}",
+        )
+    for notice in known.notices:
+        if notice.state == "waiting":
+            error = last_error(notice)
+            yield Notice(
+                "notice.unsent",
+                f"{notice.created_at} 的通知未送达（已试 {notice.attempts} 次）：{error.zh if error else '-'}；下次夜间作业再试",
+                f"the notice of {notice.created_at} was not delivered ({notice.attempts} tries): {error.en if error else '-'}; "
+                "the next nightly tries again",
+                notice.channel,
+            )
+
+
+def _worked(known: _Known) -> Iterable[Notice]:
+    """Findings that are not settled, a line a catalog, and restores nobody knows the end of."""
+    for catalog in sorted({catalog for (catalog, state) in known.findings if state != "settled"}):
+        new, assigned, explained = (known.findings[catalog, state] for state in ("new", "assigned", "explained"))
+        yield Notice(
+            "findings.open",
+            f"有 {new + assigned + explained} 处差异：待处理 {new}，已分派 {assigned}，已说明 {explained}；finding list 可列出",
+            f"{new + assigned + explained} findings: {new} open, {assigned} assigned, {explained} explained; finding list shows them",
+            catalog,
+        )
+    for lost in known.notices:
+        if lost.state == "failed":
+            yield Notice(
+                "notice.given_up",
+                f"{lost.created_at} 的通知未能送达，已放弃；请检查 [notify]，当时的结果见当日简报",
+                f"the notice of {lost.created_at} was given up; look at [notify], the outcome is in that day's brief",
+                lost.channel,
+            )
+    for restore in known.restores:
+        yield Notice(
+            "restore.unfinished",
+            f"{restore.approved_by} 于 {restore.started_at} 的恢复未记录结果：请先对账，确认实际写入了什么",
+            f"the restore by {restore.approved_by} at {restore.started_at} has no outcome on record: reconcile to see what was written",
+            restore.catalog_id,
         )
 
 

@@ -211,7 +211,8 @@ class Book:
         used = archive is not None and bool((built.frames != NO_FRAME).any())
         reference = archive.finish() if archive is not None and used else None
         name = f"entries/{batch_id[:16]}-{role}-{built.root[:16]}.parquet"
-        digest = write_entries(self._workspace.root / name, built.entries, built.withdrawn, built.frames)
+        path = self._workspace.root / name
+        digest = write_entries(path, built.entries, built.withdrawn, built.frames, built.row_versions)
         entry_set = models.EntrySet(
             batch_id=batch_id,
             role=role,
@@ -297,7 +298,10 @@ def number_taken(descriptor: Descriptor, other: str) -> StoreError:
 
 def history_of(known: Sequence[KnownBatch]) -> History:
     """The fold of batches in stream order."""
-    return History([(batch.entries.entries, batch.entries.withdrawn) for batch in known])
+    return History(
+        [(batch.entries.entries, batch.entries.withdrawn) for batch in known],
+        [batch.entries.row_versions for batch in known],
+    )
 
 
 def commitments(entries: Entries) -> dict[bytes, bytes]:

@@ -26,7 +26,7 @@ from ledger.keys import CatalogKeys
 from ledger.record import Unreadable, withdrawal
 from ledger.record import shown as shown_value
 from ledger.store.archive import ArchiveWriter
-from ledger.store.entryfile import NO_FRAME
+from ledger.store.entryfile import NO_FRAME, NO_VERSION, versions_of
 
 _ROOT_BLOCK = 1 << 16
 _SHOWN_GROUPS = 20
@@ -43,13 +43,15 @@ class BadRow:
 
 @dataclass(frozen=True)
 class Built:
-    """The entries of one batch, strictly ascending; `withdrawn` and `frames` run along. `root` is 64 hex digits."""
+    """The entries of one batch, strictly ascending; `withdrawn`, `frames` and `row_versions` (None where the rows were read without)
+    run along. `root` is 64 hex digits."""
 
     entries: npt.NDArray[np.uint8]
     withdrawn: npt.NDArray[np.bool_]
     frames: npt.NDArray[np.uint32]
     size: int
     root: str
+    row_versions: npt.NDArray[np.int64] | None = None
 
 
 class Builder:
@@ -77,6 +79,7 @@ class Builder:
         self._withdrawn: list[npt.NDArray[np.bool_]] = []
         self._frames: list[npt.NDArray[np.uint32]] = []
         self._numbers: list[npt.NDArray[np.int64]] = []
+        self._versions: list[npt.NDArray[np.int64]] = []
         self.bad: list[BadRow] = []
         self.rows = 0
 
@@ -105,6 +108,7 @@ class Builder:
         self._withdrawn.append(withdrawn)
         self._frames.append(np.full(len(entries), NO_FRAME, np.uint32))
         self._numbers.append(np.zeros(len(entries), np.int64))
+        self._versions.append(np.full(len(entries), NO_VERSION))
 
     def add_withdrawal(self, tag: bytes, canonical: bytes, subject_tag: bytes) -> None:
         """Take in one withdrawal that was decided by name (an own source), not read from a file."""
@@ -161,6 +165,8 @@ class Builder:
         self._withdrawn.append(np.full(len(rows), withdrawn))
         self._frames.append(frames)
         self._numbers.append(chunk.numbers[rows] if chunk is not None else np.zeros(len(rows), np.int64))
+        versions = None if chunk is None else row_versions(chunk)
+        self._versions.append(np.full(len(rows), NO_VERSION) if versions is None else versions[rows])
 
     def _gather_bad(self, chunk: Chunk, refused: Mapping[int, Unreadable]) -> None:
         for row, unreadable in refused.items():
@@ -178,6 +184,7 @@ class Builder:
         self._withdrawn = [np.concatenate(self._withdrawn)[keep]]
         self._frames = [np.concatenate(self._frames)[keep]]
         self._numbers = [np.concatenate(self._numbers)[keep]]
+        self._versions = [np.concatenate(self._versions)[keep]]
 
     def finish(self, where: str = "", reread: Callable[[], Iterable[Chunk]] | None = None) -> Built:
         """The batch; InputError `batch.duplicate_key` if a key occurs twice (F5: refused, never merged).
@@ -195,10 +202,13 @@ class Builder:
             found = [sorted(numbers[group].tolist()) for group in groups]
             raise self._duplicates(found, where, reread() if reread is not None else ())
         self._numbers.clear()
+        versions = np.concatenate(self._versions) if self._versions else np.zeros(0, np.int64)
+        self._versions.clear()
         order = sort_entries(entries)
         entries = entries[order]
         size, root = merkle.root_of(entry_bytes(entries))
-        return Built(entries, withdrawn[order], frames[order], size, root.hex())
+        known = versions[order] if (versions != NO_VERSION).any() else None
+        return Built(entries, withdrawn[order], frames[order], size, root.hex(), known)
 
     def _duplicates(self, groups: list[list[int]], where: str, chunks: Iterable[Chunk]) -> InputError:
         wanted = np.array(sorted(number for group in groups for number in group), np.int64)
@@ -230,6 +240,12 @@ class Builder:
     def _shown_key(self, record_key: bytes) -> str:
         values: dict[str, str] = json.loads(record_key)["key"]
         return " ".join(shown_value(self._catalog.by_name[name], value) for name, value in values.items())
+
+
+def row_versions(chunk: Chunk) -> npt.NDArray[np.int64] | None:
+    """The row version of each row of `chunk`, `NO_VERSION` where it has none; None if the source was read without."""
+    column = chunk.extra.get("row_version")
+    return None if column is None else versions_of(column)
 
 
 def result_of(result: Result, keep: npt.NDArray[np.bool_]) -> Result:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger.kernel.sorting import TAG, EntryIndex, words_of
+from ledger.store.entryfile import NO_VERSION
 
 Bytes2D = npt.NDArray[np.uint8]
 
@@ -43,10 +44,15 @@ class History:
     """Versions of a stream's keys, from its batches' entries in stream order.
 
     `batches` is a sequence of (entries (n,64) uint8, withdrawn (n,) bool), oldest batch first. Keys are numbered 0…len-1 in the
-    order of their tags; `lookup` gives these numbers for tags, -1 for a tag no batch carries.
+    order of their tags; `lookup` gives these numbers for tags, -1 for a tag no batch carries. `row_versions`, if given, runs along
+    with `batches`: (n,) each, None for a batch that has none.
     """
 
-    def __init__(self, batches: Sequence[tuple[Bytes2D, npt.NDArray[np.bool_]]]) -> None:
+    def __init__(
+        self,
+        batches: Sequence[tuple[Bytes2D, npt.NDArray[np.bool_]]],
+        row_versions: Sequence[npt.NDArray[np.int64] | None] = (),
+    ) -> None:
         sizes = [len(entries) for entries, _ in batches]
         if len(batches) == 1:
             entries = batches[0][0]  # no copy: the usual stream of one large batch stays one array
@@ -71,6 +77,14 @@ class History:
         latest = order[self._end - 1]
         self.live: npt.NDArray[np.bool_] = ~withdrawn[latest]
         self._latest = latest
+        self.row_versions: npt.NDArray[np.int64] | None = None
+        """For each key the row version of its latest entry, `NO_VERSION` where that is not known; None if none is."""
+        if any(versions is not None for versions in row_versions):
+            parts = (
+                np.full(size, NO_VERSION, np.int64) if versions is None else versions
+                for size, versions in zip(sizes, row_versions, strict=True)
+            )
+            self.row_versions = np.concatenate(list(parts))[latest]
         # The index looks at the tags only; the rest of the entries need not be copied for it.
         tags = np.zeros((len(latest), TAG.stop), np.uint8)
         tags[:, TAG] = entries[latest, TAG]
@@ -109,6 +123,16 @@ class History:
     def tag(self, key: int) -> bytes:
         """The key's tag, 16 bytes."""
         return self._entries[self._latest[key], TAG].tobytes()
+
+    def tags(self, keys: npt.NDArray[np.int64]) -> Bytes2D:
+        """The tags of some keys, (n,16)."""
+        tags: Bytes2D = np.ascontiguousarray(self._entries[self._latest[keys], TAG])
+        return tags
+
+    def tails(self, keys: npt.NDArray[np.int64]) -> Bytes2D:
+        """Tag and commitment of the latest version of some keys, (n,48)."""
+        tails: Bytes2D = np.ascontiguousarray(self._entries[self._latest[keys], TAG.start :])
+        return tails
 
     def _version(self, at: int) -> Version:
         batch = int(self._batch[at])

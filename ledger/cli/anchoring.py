@@ -11,6 +11,8 @@ from ledger.cli.workspace import job
 
 if TYPE_CHECKING:
     from ledger.catalog import Catalog
+    from ledger.reconcile.approval import Proposed
+    from ledger.reconcile.findings import Verdict
     from ledger.sealing import Anchored
 
 
@@ -23,7 +25,7 @@ def _anchor(args: argparse.Namespace) -> int:
     from ledger.reconcile.findings import Verdict
     from ledger.sealing import seal
 
-    sealed: list[tuple[Catalog, Anchored | None, Verdict]] = []
+    done: list[tuple[Catalog, tuple[Anchored, ...], Verdict]] = []
     with job(args) as opened:
         workspace = opened.workspace
         wanted = [workspace.catalog(name) for name in args.catalog] or [
@@ -38,34 +40,53 @@ def _anchor(args: argparse.Namespace) -> int:
                 )
                 continue
             report, anchored = seal(opened, catalog)
-            sealed.append((catalog, anchored, report.verdict))
+            done.append((catalog, anchored, report.verdict))
     if args.json:
-        print_json({"anchored": [{"catalog": c.name, "verdict": str(v), **_json(a)} for c, a, v in sealed]})
+        print_json({"anchored": [_done_json(catalog, anchored, verdict) for catalog, anchored, verdict in done]})
     else:
-        for catalog, anchored, verdict in sealed:
-            if anchored is None:
+        for catalog, anchored, verdict in done:
+            if not anchored:
                 print(say(f"{catalog.id}：没有新行", f"{catalog.id}: no new rows"))
-            else:
-                _tell(catalog, anchored)
+            for one in anchored:
+                _tell(catalog, one)
             if verdict is not Verdict.MATCHED:
                 note(f"{catalog.id} 有差异未处理，请运行 reconcile", f"{catalog.id} has findings: run reconcile")
-        if not sealed:
+        if not done:
             print(say("待上链内容已全部处理", "whatever was ready is anchored"))
-    return max((verdict.exit_code for _, _, verdict in sealed), default=0)
+    return max((verdict.exit_code for _, _, verdict in done), default=0)
 
 
 def _consent(args: argparse.Namespace) -> int:
+    from ledger.reconcile.approval import Proposed
     from ledger.sealing import accept, withdraw
 
     act = accept if args.command == "accept" else withdraw
     with job(args) as opened:
         catalog = opened.workspace.catalog(args.catalog)
-        anchored = act(opened, catalog, args.key, reason=args.reason, by=args.by)
+        outcome = act(opened, catalog, args.key, reason=args.reason, by=args.by)
+    if isinstance(outcome, Proposed):
+        if args.json:
+            print_json({"catalog": catalog.name, "proposed": outcome.as_json()})
+        else:
+            _tell_proposed(catalog, outcome)
+        return 1
     if args.json:
-        print_json({"catalog": catalog.name, **_json(anchored)})
+        print_json({"catalog": catalog.name, **_json(outcome)})
     else:
-        _tell(catalog, anchored)
+        _tell(catalog, outcome)
     return 0
+
+
+def _done_json(catalog: Catalog, anchored: tuple[Anchored, ...], verdict: Verdict) -> dict[str, object]:
+    """The sealed batch in the members of its own, the correction beside it; null where there was nothing to anchor."""
+    by_kind = {one.kind: one for one in anchored}
+    correction = by_kind.get("correction")
+    return {
+        "catalog": catalog.name,
+        "verdict": str(verdict),
+        **_json(by_kind.get("sealed")),
+        "correction": None if correction is None else _json(correction),
+    }
 
 
 def _json(anchored: Anchored | None) -> dict[str, object]:
@@ -83,3 +104,25 @@ def _tell(catalog: Catalog, anchored: Anchored) -> None:
         )
     )
     print(say(f"根 {record.root}", f"root {record.root}"))
+
+
+def _tell_proposed(catalog: Catalog, proposed: Proposed) -> None:
+    request = proposed.request
+    labels = [asked.label for asked in request.asked]
+    what = say("认可改动" if request.action == "accept" else "撤回", request.action)
+    print(
+        say(
+            f"已由 {request.by} 提出：{catalog.id} {what} {'、'.join(labels)}；尚未生效",
+            f"proposed by {request.by}: {what} {', '.join(labels)} of {catalog.id}; nothing is lawful yet",
+        )
+    )
+    if proposed.replaced:
+        replaced = [asked.label for asked in proposed.replaced]
+        note(
+            f"{'、'.join(replaced)} 此前的提议所指内容已不同，已由本次取代",
+            f"the earlier proposal of {', '.join(replaced)} was about something else; this one takes its place",
+        )
+    note(
+        "本工作区要求两人：请另一人以自己的 --by 执行同一命令",
+        "this workspace asks for two people: another person must run the same command under his own --by",
+    )

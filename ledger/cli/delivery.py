@@ -28,7 +28,7 @@ def _file(args: argparse.Namespace) -> FileOptions | None:
     if args.file is None:
         return None
     quarantine = None if args.quarantine is None else Path(args.quarantine)
-    return FileOptions(Path(args.file), args.encoding, args.operation_column, quarantine)
+    return FileOptions(Path(args.file), args.encoding, args.operation_column, quarantine, args.sheet, args.header_row)
 
 
 def anchor_json(record: AnchorRecord | None) -> dict[str, object] | None:
@@ -64,6 +64,7 @@ def _send(args: argparse.Namespace) -> int:
                 "anchor": anchor_json(anchor),
                 "set_aside": sent.set_aside,
                 "ignored_columns": list(sent.ignored),
+                "notes": [say(zh, en) for zh, en in sent.notes],
             }
         )
     else:
@@ -81,6 +82,8 @@ def _send(args: argparse.Namespace) -> int:
                 f"这是第 {anchor.revision} 版，此前各版仍可见",
                 f"this is revision {anchor.revision}; earlier ones stay visible",
             )
+        for zh, en in sent.notes:
+            note(zh, en)
         tell_left_out(sent.set_aside, sent.ignored)
     return 1 if sent.set_aside else 0
 

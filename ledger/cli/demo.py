@@ -16,6 +16,7 @@ def run(args: argparse.Namespace) -> int:
     """Tell the story in a folder of its own; `--keep DIR` leaves it there. Exit 0, or 2 where an expectation broke."""
     from ledger.cli import main
     from ledger.demo import rows, story
+    from ledger.demo.database import PostgresDatabase, SqliteDatabase
     from ledger.demo.stage import Stage, outcome
     from ledger.workspace import known_catalogs, pick_catalog
 
@@ -35,14 +36,20 @@ def run(args: argparse.Namespace) -> int:
     stage = Stage(main, say("zh", "en"), silent=args.json)
     facts: dict[str, object] = {"ok": True, "rows": named or "generated"}
     keep = None if args.keep is None else Path(args.keep)
+    database = SqliteDatabase() if args.database is None else PostgresDatabase(args.database)
     with story.workplace(keep) as folder:
         facts["folder"] = str(folder) if keep else None
         try:
-            story.tell(stage, catalog, registrations, origin, keep=keep is not None)
+            if isinstance(database, PostgresDatabase):
+                database.make()
+            story.tell(stage, catalog, registrations, origin, database, keep=keep is not None)
         except LedgerError as error:
             if not args.json:
                 raise
             facts |= {"ok": False, **error_json(error.code, message(error), error.where)}
+        finally:
+            if keep is None:
+                database.remove()
     if args.json:
         print_json(outcome(stage, facts))
     return 0 if facts["ok"] else 2

@@ -1,4 +1,4 @@
-"""`reconcile`: the report, as a table, JSON, JSON lines or CSV."""
+"""`reconcile`: the report, as a table, JSON, JSON lines, CSV or a workbook."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from ledger.cli.speech import compact, note, print_json, say, table
 from ledger.cli.workspace import job
-from ledger.errors import NotBuiltError
+from ledger.errors import InputError, NotBuiltError
 from ledger.reconcile.findings import CHINESE, LEDGER_TERMS, SOURCE_TERMS, Finding, Kind, Verdict
 
 if TYPE_CHECKING:
@@ -19,19 +20,32 @@ if TYPE_CHECKING:
     from ledger.reconcile.source import Reconciliation
 
 
+_SHOWN_KEYS = 20
+
+
 def run(args: argparse.Namespace) -> int:
     """Reconcile the catalog's source; the exit code is the verdict's."""
+    from ledger.batch.book import now
+    from ledger.reconcile.runs import record
+    from ledger.reconcile.scope import parse_scope
     from ledger.reconcile.source import reconcile
 
-    for later in ("with", "batch", "since", "until"):
-        if getattr(args, f"later_{later}") is not None:
-            raise NotBuiltError(f"reconcile --{later}")
-    if args.format in ("xlsx", "html"):
-        raise NotBuiltError(f"reconcile --format {args.format}")
+    if args.later_with is not None:
+        raise NotBuiltError("reconcile --with")
+    scope = parse_scope(args.batch, args.since, args.until)
+    if args.format == "html":
+        raise NotBuiltError("reconcile --format html")
     style = "json" if args.json else (args.format or "table")
+    # Before the work, not after it.
+    target = _workbook(args.out) if style == "xlsx" else None
+    if args.out is not None and target is None:
+        raise InputError("usage", "--out 只与 --format xlsx 同用", "--out goes with --format xlsx", "--out")
     with job(args) as opened:
         catalog = opened.workspace.catalog(args.catalog)
-        result = reconcile(opened, catalog, show_values=args.show_values)
+        started_at = now()
+        result = reconcile(opened, catalog, show_values=args.show_values, scope=scope)
+        keep = opened.workspace.config.api.keep_reconciliations
+        result = record(opened.store, result, requested_by="reconcile", started_at=started_at, keep=keep)
     if style == "json":
         print_json(result.as_json())
     elif style == "jsonl":
@@ -40,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
         _tell_notes(result)
     elif style == "csv":
         _print_csv(result.findings)
+        _tell_notes(result)
+    elif target is not None:
+        _write_workbook(result.findings, target)
         _tell_notes(result)
     else:
         tell(result)
@@ -50,6 +67,7 @@ def verdict_words(verdict: Verdict) -> str:
     """The verdict for a person."""
     return {
         Verdict.MATCHED: say("一致", "matched"),
+        Verdict.MATCHED_IN_SCOPE: say("所查范围内一致", "matched in the scope asked for"),
         Verdict.DIFFERENCES: say("有差异（清单完整）", "differences (the list is complete)"),
         Verdict.DIFFERENCES_PARTIAL: say("有差异（清单不完整）", "differences (the list is not complete)"),
         Verdict.UNDETERMINED: say("无法判定", "undetermined"),
@@ -59,10 +77,11 @@ def verdict_words(verdict: Verdict) -> str:
 def tell(result: Reconciliation) -> None:
     """Verdict first, then what was compared, counts with both sums, findings, what weakens the answer."""
     counts = result.counts
+    part = "" if result.scope.whole else say(f"（仅{_scope_words(result)}）", f" (only {_scope_words(result)})")
     print(
         say(
-            f"对账 {result.catalog}：{verdict_words(result.verdict)}",
-            f"reconcile {result.catalog}: {verdict_words(result.verdict)}",
+            f"对账 {result.catalog}{part}：{verdict_words(result.verdict)}",
+            f"reconcile {result.catalog}{part}: {verdict_words(result.verdict)}",
         )
     )
     against = result.against
@@ -74,10 +93,22 @@ def tell(result: Reconciliation) -> None:
     )
     _tell_sum(say("数据源行", "source rows"), counts.source, counts, SOURCE_TERMS)
     _tell_sum(say("台账主键", "ledger keys"), counts.ledger, counts, LEDGER_TERMS)
+    if result.updated_keys:
+        shown = [compact(key) for key in result.updated_keys[:_SHOWN_KEYS]]
+        more = f" … {len(result.updated_keys)}" if len(result.updated_keys) > _SHOWN_KEYS else ""
+        print(say(f"已更新：{'、'.join(shown)}{more}", f"updated: {', '.join(shown)}{more}"))
     if result.findings:
         print()
         print(findings_table(result.findings, own=against["origin"] == "own"))
     _tell_notes(result)
+
+
+def _scope_words(result: Reconciliation) -> str:
+    asked = result.scope.as_json()
+    if "batch" in asked:
+        return say(f"批次 {asked['batch']}", f"batch {asked['batch']}")
+    since, until = asked.get("since", ""), asked.get("until", "")
+    return say(f"{since or '…'} 至 {until or '…'} 的批次", f"batches of {since or '…'} to {until or '…'}")
 
 
 def _tell_sum(name: str, total: int, counts: Counts, terms: Sequence[tuple[str, str]]) -> None:
@@ -157,19 +188,46 @@ def _tell_notes(result: Reconciliation) -> None:
         note(zh, en)
 
 
+_COLUMNS = ("kind", "key", "key_tag", "row", "rows", "expected", "observed", "batch", "reason", "state")
+
+
+def _cells(finding: Finding) -> list[str]:
+    told = finding.as_json()
+    values = [told.get(name) for name in _COLUMNS]
+    return [
+        "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for value in values
+    ]
+
+
 def _print_csv(findings: Sequence[Finding]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\r\n")
-    writer.writerow(["kind", "key", "key_tag", "row", "rows", "expected", "observed", "batch", "reason"])
+    writer.writerow(_COLUMNS)
     for finding in findings:
-        told = finding.as_json()
-        cells = [
-            told.get(name)
-            for name in ("kind", "key", "key_tag", "row", "rows", "expected", "observed", "batch", "reason")
-        ]
-        writer.writerow([_cell(cell) for cell in cells])
+        # A spreadsheet would run a cell that begins like a formula.
+        writer.writerow(
+            [f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text for text in _cells(finding)]
+        )
 
 
-def _cell(value: object) -> str:
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    # A spreadsheet would run a cell that begins like a formula.
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def _workbook(out: str | None) -> Path | BinaryIO:
+    """Where the workbook goes: the file named, else standard output, if that takes bytes and nobody looks at them."""
+    if out is not None:
+        return Path(out)
+    stream: BinaryIO | None = getattr(sys.stdout, "buffer", None)
+    if stream is None or sys.stdout.isatty():
+        raise InputError(
+            "reconcile.xlsx_terminal",
+            "xlsx 不能输出到终端：请用 --out FILE，或重定向到文件",
+            "xlsx does not go to a terminal: use --out FILE, or redirect it to a file",
+            "--format xlsx",
+        )
+    return stream
+
+
+def _write_workbook(findings: Sequence[Finding], target: Path | BinaryIO) -> None:
+    from ledger.sheet import write_rows
+    from ledger.store.files import os_errors
+
+    with os_errors(target if isinstance(target, Path) else Path("-")):
+        write_rows(target, _COLUMNS, (_cells(finding) for finding in findings))

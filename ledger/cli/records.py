@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> int:
     file = None
     if args.file is not None:
         quarantine = None if args.quarantine is None else Path(args.quarantine)
-        file = FileOptions(Path(args.file), args.encoding, args.operation_column, quarantine)
+        file = FileOptions(
+            Path(args.file), args.encoding, args.operation_column, quarantine, args.sheet, args.header_row
+        )
     result = digest(workspace, catalog, file, args.key or OWN)
     if args.json:
         print_json(
@@ -34,11 +36,14 @@ def run(args: argparse.Namespace) -> int:
                 "sketch": None,
                 "set_aside": result.set_aside,
                 "ignored_columns": list(result.ignored),
+                "notes": [say(zh, en) for zh, en in result.notes],
             }
         )
     else:
         print(say(f"目录 {catalog.name}  条数 {result.size}", f"catalog {catalog.name}  size {result.size}"))
         print(say(f"根 {result.root}", f"root {result.root}"))
+        for zh, en in result.notes:
+            note(zh, en)
         tell_left_out(result.set_aside, result.ignored)
     return 1 if result.set_aside else 0
 

@@ -223,6 +223,7 @@ _NAMES = {
     "clock": "时钟",
     "time zone": "时区",
     "exchange key": "交换密钥",
+    "notify": "通知",
     "store, sources, chain": "台账库、数据源、链",
 }
 

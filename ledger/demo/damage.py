@@ -26,10 +26,11 @@ class Damage:
 
 
 class Table:
-    """Statements about the city's table, whose columns bear the catalog's titles."""
+    """Statements about the city's table, whose columns bear the catalog's titles; `row_id` tells two equal rows apart."""
 
-    def __init__(self, catalog: Catalog, name: str) -> None:
+    def __init__(self, catalog: Catalog, name: str, row_id: str = "rowid") -> None:
         self.name = name
+        self._row_id = row_id
         self.columns = {field.name: field.title or field.name for field in catalog.fields}
         (self._key,) = (self.columns[name] for name in catalog.key)
 
@@ -56,7 +57,8 @@ class Table:
 
     def undouble(self, key: str) -> str:
         """Remove the row of that key that was put in last."""
-        return f"DELETE FROM {self.name} WHERE rowid = (SELECT max(rowid) FROM {self.name} WHERE {self._is(key)})"  # noqa: S608
+        last = f"SELECT max({self._row_id}) FROM {self.name} WHERE {self._is(key)}"  # noqa: S608
+        return f"DELETE FROM {self.name} WHERE {self._row_id} = ({last})"  # noqa: S608
 
     def _is(self, key: str) -> str:
         return f"{_name(self._key)} = {_text(key)}"

@@ -12,16 +12,16 @@ import os
 import re
 import shlex
 import shutil
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ledger.cli.speech import say, width
+from ledger.demo.database import Database
 from ledger.errors import LedgerError
 
 Main = Callable[[Sequence[str]], int]
@@ -98,7 +98,8 @@ class Stage:
 
         The first `clip` lines are cut at the margin. ExpectationError unless the command ends with exit code `expect`.
         """
-        self._print(self._paint("36", f"$ duizhang {shlex.join(words)}"))
+        # A URL may hold a password.
+        self._print(self._paint("36", f"$ duizhang {_PASSWORD.sub('***', shlex.join(words))}"))
         both = io.StringIO()
         code = self._run(words, both, both)
         printed = both.getvalue().splitlines()
@@ -123,13 +124,12 @@ class Stage:
         document: dict[str, Any] = json.loads(out.getvalue())
         return document
 
-    def sql(self, database: Path, statements: Iterable[tuple[str, str]]) -> None:
+    def sql(self, database: Database, statements: Sequence[tuple[str, str]]) -> None:
         """Show and run (what it is, statement) one after another, in one transaction, as anybody with access could."""
-        with closing(sqlite3.connect(database)) as connection, connection:
-            for what, statement in statements:
-                line = f"{statement};" + (f" -- {what}" if what else "")
-                self._print(*_wrapped(f"  {line}", self._columns, "      ", at_spaces=True))
-                connection.execute(statement)
+        for what, statement in statements:
+            line = f"{statement};" + (f" -- {what}" if what else "")
+            self._print(*_wrapped(f"  {line}", self._columns, "      ", at_spaces=True))
+        database.execute(statement for _, statement in statements)
 
     def expect(self, holds: bool, zh: str, en: str) -> None:
         """ExpectationError with that text unless it `holds`."""
@@ -162,6 +162,7 @@ class Stage:
 _UNITS = re.compile(r" +|[⺀-\uffff][，。；：、）”]*|[^ ⺀-\uffff]+")
 
 
+_PASSWORD = re.compile(r"(?<=://)[^\s@/]*(?=@)")
 _GAP = re.compile(r"\S {2,}(?=\S)")
 # A step of `verify` has two gaps, a row of the findings' table five.
 _GAPS = 3

@@ -23,6 +23,7 @@ from ledger.chain.local import LocalChain
 from ledger.cli.speech import say
 from ledger.demo import evidence
 from ledger.demo.damage import Damage, Table, differences, plan_damage
+from ledger.demo.database import Database
 from ledger.demo.deliveries import Deliveries, plan_deliveries, write_upserts, write_withdrawals
 from ledger.demo.rows import Row
 from ledger.demo.stage import Stage
@@ -31,7 +32,7 @@ from ledger.reconcile.findings import CHINESE, Kind
 
 CATALOG = "registration"
 PROVINCE, CITY = "guangdong", "guangzhou"
-CITY_DB, DAMAGE_FILE, REPAIR_FILE = Path("city.db"), Path("damage.sql"), Path("repair.sql")
+DAMAGE_FILE, REPAIR_FILE = Path("damage.sql"), Path("repair.sql")
 # Two folders side by side: each party has its own, and nothing of the other's but what a join file gives.
 _ENVIRONMENT = ("DUIZHANG_HOME", "DUIZHANG_PASSWORD_FILE")
 
@@ -41,6 +42,7 @@ class Cast:
     """What the story is told about; the current folder is the one it happens in."""
 
     catalog: Catalog
+    database: Database
     table: Table
     deliveries: Deliveries
 
@@ -97,10 +99,12 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def tell(stage: Stage, catalog: Catalog, rows: Sequence[Row], origin: tuple[str, str], *, keep: bool) -> None:
+def tell(
+    stage: Stage, catalog: Catalog, rows: Sequence[Row], origin: tuple[str, str], database: Database, *, keep: bool
+) -> None:
     """All chapters, in the current folder; `origin` says in both languages where the rows come from, `keep` whether the
     folder will still be there. ExpectationError at the first thing that comes out otherwise than it must."""
-    cast = Cast(catalog, Table(catalog, CATALOG), plan_deliveries(rows))
+    cast = Cast(catalog, database, Table(catalog, CATALOG, database.row_id), plan_deliveries(rows))
     stage.tell(
         f"省（{PROVINCE}）向市（{CITY}）下发 {len(rows)} 家企业的登记信息；有人绕过台账改了市里的库；对账逐条找出，再改正、出证。",
         f"The province ({PROVINCE}) sends {len(rows)} company registrations to the city ({CITY}); somebody changes the city's "
@@ -115,28 +119,28 @@ def tell(stage: Stage, catalog: Catalog, rows: Sequence[Row], origin: tuple[str,
     _workspaces(stage, cast)
     _deliver(stage, cast)
     planned = plan_damage(cast.deliveries, cast.table)
-    _damage(stage, planned)
+    _damage(stage, cast, planned)
     _find(stage, cast, planned)
     _repair(stage, cast, planned)
     evidence.prove(stage, catalog, PROVINCE, CITY, cast.deliveries.changed[-1])
-    _end(stage, keep)
+    _end(stage, cast, keep)
 
 
 def _workspaces(stage: Stage, cast: Cast) -> None:
     with stage.chapter("省、市各建一个工作区，共用一条链", "two workspaces, one chain") as facts:
-        stage.command("init", PROVINCE, "--party", PROVINCE, show=2)
+        stage.command("init", PROVINCE, "--party", PROVINCE, *cast.database.store_options(PROVINCE), show=2)
         stage.command("-C", PROVINCE, "party", "add", CITY, "--out", "join.json")
-        stage.command("init", CITY, "--join", "join.json", show=2)
+        stage.command("init", CITY, "--join", "join.json", *cast.database.store_options(CITY), show=2)
         stage.remove("join.json")
         stage.tell(
-            f"市里的库是一个普通的 SQLite 文件，列名是中文；在 {CITY}/duizhang.toml 登记为“下发”来源：",
-            f"The city's database is a plain SQLite file with Chinese column names; {CITY}/duizhang.toml names it as a source "
+            f"市里的库（{cast.database.shell}）列名是中文；在 {CITY}/duizhang.toml 登记为“下发”来源：",
+            f"The city's database ({cast.database.shell}) has Chinese column names; {CITY}/duizhang.toml names it as a source "
             "of origin delivery:",
         )
-        stage.sql(CITY_DB, [("", cast.table.create())])
+        stage.sql(cast.database, [("", cast.table.create())])
         settings = [
             f"[source.{CATALOG}]",
-            f'url = "sqlite:///../{CITY_DB}"',
+            f'url = "{cast.database.source_url}"',
             f'table = "{CATALOG}"',
             'origin = "delivery"',
             f"[source.{CATALOG}.columns]",
@@ -197,16 +201,16 @@ def _matched(stage: Stage, deliveries: Deliveries) -> int:
     return deliveries.held
 
 
-def _damage(stage: Stage, planned: Sequence[Damage]) -> None:
+def _damage(stage: Stage, cast: Cast, planned: Sequence[Damage]) -> None:
     with stage.chapter("绕过台账改库：七种破坏", "behind the ledger's back: seven kinds of damage") as facts:
         stage.tell(
-            f"有库权限的人直接写 SQL，台账毫不知情（sqlite3 {CITY_DB}）：",
-            f"Somebody with access to the database writes SQL, the ledger knows nothing of it (sqlite3 {CITY_DB}):",
+            f"有库权限的人直接写 SQL，台账毫不知情（{cast.database.shell}）：",
+            f"Somebody with access to the database writes SQL, the ledger knows nothing of it ({cast.database.shell}):",
         )
         _write_sql(DAMAGE_FILE, [damage.sql for damage in planned])
         _write_sql(REPAIR_FILE, [damage.repair for damage in planned])
         stage.sql(
-            CITY_DB,
+            cast.database,
             [(f"{_kind(damage)}{say('：', ': ')}{say(damage.zh, damage.en)}", damage.sql) for damage in planned],
         )
         facts["planted"] = [{"kind": damage.kind, "key": {"uscc": damage.key}} for damage in planned]
@@ -242,12 +246,12 @@ def _find(stage: Stage, cast: Cast, planned: Sequence[Damage]) -> None:
 
 def _repair(stage: Stage, cast: Cast, planned: Sequence[Damage]) -> None:
     with stage.chapter("按下发内容改正，再对账", "put right from what was delivered") as facts:
-        stage.sql(CITY_DB, [("", damage.repair) for damage in planned])
+        stage.sql(cast.database, [("", damage.repair) for damage in planned])
         stage.command("-C", CITY, "reconcile", CATALOG, show=1)
         facts["matched"] = _matched(stage, cast.deliveries)
 
 
-def _end(stage: Stage, keep: bool) -> None:
+def _end(stage: Stage, cast: Cast, keep: bool) -> None:
     with stage.chapter("收尾，以及接下来可以试什么", "the end, and what to try next"):
         for party in (evidence.FORGER, PROVINCE):
             stage.command("-C", party, "chain", "down", show=0)
@@ -271,13 +275,13 @@ def _end(stage: Stage, keep: bool) -> None:
                 *(
                     f"{line}  # {say(zh, en)}"
                     for line, zh, en in (
-                        (f"sqlite3 {CITY_DB} < {DAMAGE_FILE}", "再破坏一次", "do the damage again"),
+                        (f"{cast.database.shell} < {DAMAGE_FILE}", "再破坏一次", "do the damage again"),
                         (
                             f"duizhang -C {CITY} reconcile {CATALOG} --show-values",
                             "差异，带字段值",
                             "differences, with values",
                         ),
-                        (f"sqlite3 {CITY_DB} < {REPAIR_FILE}", "改正", "put it right"),
+                        (f"{cast.database.shell} < {REPAIR_FILE}", "改正", "put it right"),
                         (f"duizhang -C {CITY} nightly", "夜间作业和简报", "the nightly job and its brief"),
                         (f"duizhang -C {CITY} fsck", "台账自查", "the store against itself and the chain"),
                     )

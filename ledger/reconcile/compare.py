@@ -14,6 +14,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from ledger.batch.build import result_of
 from ledger.batch.history import COMMITMENT, History, Version
 from ledger.catalog import Catalog
 from ledger.config import Origin
@@ -22,6 +23,7 @@ from ledger.kernel.entries import Result
 from ledger.kernel.sorting import TAG, words_of
 from ledger.reconcile.findings import Counts, Finding, Kind
 from ledger.record import MASK, Unreadable
+from ledger.store.entryfile import NO_VERSION
 
 
 class _Status(IntEnum):
@@ -32,6 +34,7 @@ class _Status(IntEnum):
     STALE = 4
     NOT_WITHDRAWN = 5
     UNREADABLE = 6
+    UPDATED = 7
 
 
 _KINDS = {
@@ -57,8 +60,10 @@ class _Sighting:
 class Comparison:
     """The outcome: balanced counts, findings sorted by key, and what is listed without being a finding.
 
-    `newly_seen` are the tags (n,16) of rows of an own source that may be sealed; `unknown` those of all readable rows that no
-    batch knows; `accepted` and `newly_seen_keys` are masked keys for the report.
+    Rows that may be anchored, of own sources only, are told as (n,48), tag and commitment: `newly_seen`, no batch knows them;
+    `updated`, their row version says that they were changed lawfully since they were anchored; `unversioned`, they match and were
+    anchored without their row version. `unknown` are the tags (n,16) of all readable rows that no batch knows. `accepted`, `updated_keys` and `newly_seen_keys` are masked keys for the
+    report. `rows_outside` and `keys_outside` count what is not of the scope.
     """
 
     counts: Counts
@@ -67,10 +72,17 @@ class Comparison:
     newly_seen_keys: tuple[Mapping[str, str], ...]
     newly_seen: npt.NDArray[np.uint8]
     unknown: npt.NDArray[np.uint8]
+    updated_keys: tuple[Mapping[str, str], ...]
+    updated: npt.NDArray[np.uint8]
+    unversioned: npt.NDArray[np.uint8]
+    rows_outside: int
+    keys_outside: int
 
 
 # Gives the canonical bytes of an anchored version, or None where the archive does not hold them.
 OpenVersion = Callable[[Version], bytes | None]
+# Does an earlier batch, one that the history does not hold, carry this commitment under this key tag?
+WasEarlier = Callable[[bytes, bytes], bool]
 
 
 class Comparer:
@@ -78,6 +90,8 @@ class Comparer:
 
     `numbers` names the history's batches; `accepted` holds the key numbers whose live version was made lawful by `accept`;
     `removed` counts accepted removals. With `show_values`, expected and observed are field values instead of commitments.
+    `scope` marks the keys that were asked for, by key number (default: all): others are left out of both sums. `was_earlier` knows
+    the versions before the history's.
     """
 
     def __init__(
@@ -91,6 +105,8 @@ class Comparer:
         accepted: Iterable[int] = (),
         removed: int = 0,
         show_values: bool = False,
+        scope: npt.NDArray[np.bool_] | None = None,
+        was_earlier: WasEarlier | None = None,
     ) -> None:
         self._catalog = catalog
         self._origin = origin
@@ -99,30 +115,64 @@ class Comparer:
         self._open = open_version
         self._show_values = show_values
         self._removed = removed
+        self._scope = scope
+        self._was_earlier = was_earlier
+        self._outside = 0
         self._accepted = np.zeros(len(history), np.bool_)
         self._accepted[list(accepted)] = True
         self._seen = np.zeros(len(history), np.uint32)
         self._status = np.zeros(len(history), np.uint8)
+        self._unversioned = np.zeros(len(history), np.bool_)
         self._sightings: dict[int, _Sighting] = {}
         self._unknown_tags: list[npt.NDArray[np.uint8]] = []
         self._unknown: list[_Sighting] = []
         self._keyless: list[_Sighting] = []
         self._rows = 0
 
-    def add(self, total: int, numbers: npt.NDArray[np.int64], result: Result) -> None:
-        """Take in one chunk of `total` rows; `numbers` are their line or row numbers, `result` the kernel's."""
+    def add(
+        self,
+        total: int,
+        numbers: npt.NDArray[np.int64],
+        result: Result,
+        *,
+        row_versions: npt.NDArray[np.int64] | None = None,
+        claimed: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Take in one chunk of `total` rows; `numbers` are their line or row numbers, `result` the kernel's.
+
+        `row_versions` are those of the rows, if the source has them. `claimed` marks the rows that say they are of the scope: it
+        decides where the key is unknown.
+        """
+        if self._scope is not None:
+            keep = self._of_scope(self._scope, len(numbers), result, claimed)
+            self._outside += total - int(keep.sum())
+            total, result = int(keep.sum()), result_of(result, keep)
         self._rows += total
         tags = np.ascontiguousarray(result.entries[:, TAG])
         commitments = result.entries[:, COMMITMENT]
         keys = self._history.lookup(tags)
         known = keys >= 0
-        self._add_known(np.flatnonzero(known), keys, commitments, numbers, result)
+        self._add_known(np.flatnonzero(known), keys, commitments, numbers, result, row_versions)
         unknown = np.flatnonzero(~known)
         if len(unknown):
             self._unknown_tags.append(tags[unknown])
             for at in unknown:
                 self._unknown.append(self._sighting(int(at), commitments, numbers, result))
         self._add_refused(numbers, result)
+
+    def _of_scope(
+        self, scope: npt.NDArray[np.bool_], size: int, result: Result, claimed: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.bool_]:
+        """Which rows of a chunk are of the scope: by their key, if a batch knows it, else by what they say themselves."""
+        keep = np.zeros(size, np.bool_) if claimed is None else claimed.copy()
+        keys = self._history.lookup(np.ascontiguousarray(result.entries[:, TAG]))
+        known = keys >= 0
+        keep[result.rows[known]] = scope[keys[known]]
+        for row, (tag, _) in result.refused_keys.items():
+            key = self._history.find(tag)
+            if key >= 0:
+                keep[row] = scope[key]
+        return keep
 
     def _add_known(
         self,
@@ -131,11 +181,22 @@ class Comparer:
         commitments: npt.NDArray[np.uint8],
         numbers: npt.NDArray[np.int64],
         result: Result,
+        row_versions: npt.NDArray[np.int64] | None,
     ) -> None:
         known = keys[rows]
         matches = self._history.matches(known, commitments[rows])
         status = np.where(self._accepted[known], _Status.ACCEPTED, _Status.MATCHED).astype(np.uint8)
-        for at in np.flatnonzero(~matches):
+        if row_versions is not None:
+            observed = row_versions[result.rows[rows]]
+            anchored = np.full(len(known), NO_VERSION)
+            if self._history.row_versions is not None:
+                anchored = self._history.row_versions[known]
+            # NO_VERSION is below every version: a row without one is never newer. Against an unknown version nothing is.
+            newer = (anchored != NO_VERSION) & (observed > anchored)
+            status[~matches & newer & self._history.live[known]] = _Status.UPDATED
+            fresh = (status == _Status.MATCHED) & matches & (anchored == NO_VERSION) & (observed != NO_VERSION)
+            self._unversioned[known[fresh]] = True
+        for at in np.flatnonzero(~matches & (status != _Status.UPDATED)):
             status[at] = self._differing(int(known[at]), commitments[rows[at]].tobytes())
         first_time = self._seen[known] == 0
         self._status[known[first_time]] = status[first_time]
@@ -148,6 +209,8 @@ class Comparer:
             return _Status.NOT_WITHDRAWN
         earlier = self._history.versions(key)[:-1]
         if any(not version.withdrawn and version.commitment == commitment for version in earlier):
+            return _Status.STALE
+        if self._was_earlier is not None and self._was_earlier(self._history.tag(key), commitment):
             return _Status.STALE
         return _Status.ALTERED
 
@@ -181,7 +244,7 @@ class Comparer:
 
     def finish(self) -> Comparison:
         """Findings and counts of everything added."""
-        live = self._history.live
+        live = self._history.live if self._scope is None else self._history.live & self._scope
         once = self._seen == 1
         several = self._seen > 1
         missing = live & (self._seen == 0)
@@ -199,6 +262,7 @@ class Comparer:
             ledger=int(np.count_nonzero(live)),
             matched=status[_Status.MATCHED],
             accepted=status[_Status.ACCEPTED],
+            updated=status[_Status.UPDATED],
             altered=status[_Status.ALTERED],
             stale=status[_Status.STALE],
             not_withdrawn=status[_Status.NOT_WITHDRAWN],
@@ -212,18 +276,23 @@ class Comparer:
             unreadable_anchored=int(np.count_nonzero(once & live & (self._status == _Status.UNREADABLE))),
             accepted_removals=self._removed,
         )
-        accepted = [self._sightings[int(key)] for key in np.flatnonzero(once & (self._status == _Status.ACCEPTED))]
+        accepted = once & (self._status == _Status.ACCEPTED)
+        updated = once & (self._status == _Status.UPDATED)
+        changed = [self._sightings[int(key)] for key in np.flatnonzero(updated)]
         return Comparison(
             counts,
             tuple(sorted(findings, key=lambda f: (f.sort_key, f.row or 0, f.kind))),
-            accepted=tuple(self._shown_key(s.record_key) for s in sorted(accepted, key=lambda s: s.record_key)),
-            newly_seen_keys=tuple(
-                self._shown_key(s.record_key) for s in sorted(unknown.single, key=lambda s: s.record_key)
-            )
-            if unseen_own
-            else (),
-            newly_seen=unknown.single_tags if unseen_own else np.zeros((0, 16), np.uint8),
+            accepted=self._shown_keys(self._sightings[int(key)] for key in np.flatnonzero(accepted)),
+            newly_seen_keys=self._shown_keys(unknown.single) if unseen_own else (),
+            newly_seen=_seen(unknown.single_tags, unknown.single if unseen_own else ()),
             unknown=unknown.single_tags,
+            updated_keys=self._shown_keys(changed),
+            updated=_seen(self._history.tags(np.flatnonzero(updated)), changed),
+            unversioned=self._history.tails(
+                np.flatnonzero(once & (self._status == _Status.MATCHED) & self._unversioned)
+            ),
+            rows_outside=self._outside,
+            keys_outside=int(np.count_nonzero(self._history.live)) - int(np.count_nonzero(live)),
         )
 
     def _has_finding(self) -> npt.NDArray[np.bool_]:
@@ -316,26 +385,28 @@ class Comparer:
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             at = int(order[start])
             sighting = self._unknown[at]
+            tag = tags[at].tobytes().hex()
             if end - start > 1:
                 out.duplicates += 1
                 out.duplicate_rows += end - start
-                out.findings.append(self._finding(Kind.DUPLICATE, sighting, rows=end - start, observed=False))
+                out.findings.append(self._finding(Kind.DUPLICATE, sighting, rows=end - start, observed=False, tag=tag))
             elif sighting.unreadable is not None:
                 out.unreadable += 1
-                out.findings.append(self._finding(Kind.UNREADABLE, sighting, reason=sighting.unreadable))
+                out.findings.append(self._finding(Kind.UNREADABLE, sighting, reason=sighting.unreadable, tag=tag))
             else:
                 out.single.append(sighting)
                 single_at.append(at)
                 if self._origin == "delivery":
-                    out.findings.append(self._finding(Kind.UNANCHORED, sighting))
+                    out.findings.append(self._finding(Kind.UNANCHORED, sighting, tag=tag))
         out.single_tags = tags[single_at]
         return out
 
     def _shown_values(self, canonical: bytes) -> Mapping[str, str | None]:
         return self._masked(_record(canonical))
 
-    def _shown_key(self, record_key: bytes) -> Mapping[str, str]:
-        return self._masked(json.loads(record_key)["key"])
+    def _shown_keys(self, sightings: Iterable[_Sighting]) -> tuple[Mapping[str, str], ...]:
+        ordered = sorted(sightings, key=lambda s: s.record_key)
+        return tuple(self._masked(json.loads(s.record_key)["key"]) for s in ordered)
 
     def _masked(self, values: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -354,6 +425,12 @@ class _Unknown:
     duplicates: int
     duplicate_rows: int
     unreadable: int
+
+
+def _seen(tags: npt.NDArray[np.uint8], sightings: Sequence[_Sighting]) -> npt.NDArray[np.uint8]:
+    """Tag and commitment (n,48) of rows that were read; `tags` run along with `sightings`, and count for nothing without them."""
+    found = np.frombuffer(b"".join(s.commitment or b"" for s in sightings), np.uint8).reshape(-1, 32)
+    return np.concatenate([tags[: len(found)], found], axis=1)
 
 
 def _record(canonical: bytes) -> Mapping[str, str]:

@@ -20,9 +20,13 @@ class Kind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """The outcome; `differences` is certified complete, `differences_partial` is not, `undetermined` could not tell."""
+    """The outcome; `differences` is certified complete, `differences_partial` is not, `undetermined` could not tell.
+
+    `matched_in_scope`: what was asked for matches, and that was not everything.
+    """
 
     MATCHED = "matched"
+    MATCHED_IN_SCOPE = "matched_in_scope"
     DIFFERENCES = "differences"
     DIFFERENCES_PARTIAL = "differences_partial"
     UNDETERMINED = "undetermined"
@@ -30,7 +34,7 @@ class Verdict(StrEnum):
     @property
     def exit_code(self) -> int:
         """0 matched, 1 differences found, 2 could not tell."""
-        return {Verdict.MATCHED: 0, Verdict.UNDETERMINED: 2}.get(self, 1)
+        return {Verdict.MATCHED: 0, Verdict.MATCHED_IN_SCOPE: 0, Verdict.UNDETERMINED: 2}.get(self, 1)
 
 
 CHINESE: Mapping[Kind, str] = {
@@ -44,13 +48,18 @@ CHINESE: Mapping[Kind, str] = {
 }
 
 
+STATES = ("new", "open", "assigned", "explained")
+"""How a report states its findings: `new` was never told before, `open` was and nobody has it."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One difference about one key.
 
     `key` maps key fields to values (personal ones masked), None where only the tag is known; `row` is the physical line or row
     number of a row whose key cannot be read, else None. `expected` and `observed` are commitments in hex, or field values when
-    asked for. `batch` is the number of the batch that carries the expected version. `rows` counts the rows of a duplicate.
+    asked for. `batch` is the number of the batch that carries the expected version. `rows` counts the rows of a duplicate. `state`
+    is how it stands (tracking.STATES), None until the report is on record.
     """
 
     kind: Kind
@@ -62,6 +71,7 @@ class Finding:
     observed: object = None
     batch: str | None = None
     reason: Mapping[str, str] | None = None
+    state: str | None = None
     sort_key: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def as_json(self) -> dict[str, object]:
@@ -78,6 +88,8 @@ class Finding:
         out["batch"] = self.batch
         if self.reason is not None:
             out["reason"] = dict(self.reason)
+        if self.state is not None:
+            out["state"] = self.state
         return out
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import select
 
 from ledger.batch.book import StreamLedger
+from ledger.batch.build import row_versions
+from ledger.batch.column import batch_mask
 from ledger.batch.job import Job
-from ledger.batch.stream import StreamId
+from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
-from ledger.errors import InputError, LedgerError, NotBuiltError, StoreError
+from ledger.errors import ChainError, InputError, LedgerError, NotBuiltError, StoreError
 from ledger.kernel.entries import Kernel
 from ledger.keys import CatalogKeys
 from ledger.progress import watched
 from ledger.reconcile.compare import Comparer, Comparison
-from ledger.reconcile.findings import Counts, Finding, Verdict
+from ledger.reconcile.findings import STATES, Counts, Finding, Verdict
+from ledger.reconcile.scope import WHOLE, Scope
 from ledger.source.source import Source
 from ledger.store import models
 from ledger.workspace import OWN
@@ -25,7 +30,10 @@ from ledger.workspace import OWN
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The report of one reconciliation; `notes` are (Chinese, English) remarks that weaken or limit the answer."""
+    """The report of one reconciliation; `notes` are (Chinese, English) remarks that weaken or limit the answer.
+
+    `scope` is what was asked for; where that is not everything, counts, findings and batches are those of the scope alone.
+    """
 
     catalog: str
     verdict: Verdict
@@ -36,25 +44,43 @@ class Reconciliation:
     newly_seen_keys: tuple[Mapping[str, str], ...]
     batches: tuple[Mapping[str, object], ...]
     notes: tuple[tuple[str, str], ...]
+    updated_keys: tuple[Mapping[str, str], ...] = ()
+    scope: Scope = WHOLE
+    ledger: StreamLedger | None = field(default=None, repr=False, compare=False)  # None once the report is on record
+
+    def live_batch(self, key_tag: bytes) -> str | None:
+        """The number of the batch that carries a key's live version; None if no batch does, or it was withdrawn."""
+        if self.ledger is None:
+            raise ValueError("a report on record no longer holds the ledger")
+        history = self.ledger.history
+        key = history.find(key_tag)
+        return self.ledger.numbers[history.latest(key).batch] if key >= 0 and history.live[key] else None
 
     def as_json(self) -> dict[str, object]:
         """The JSON of design section 7; findings sorted by key."""
         counts = {name: getattr(self.counts, name) for name in Counts.__dataclass_fields__}
+        asked = {} if self.scope.whole else {"scope": self.scope.as_json()}
         return {
             "catalog": self.catalog,
             "verdict": str(self.verdict),
+            **asked,
             "against": dict(self.against),
             "counts": counts,
             "balance": {
                 "source_rows": [self.counts.source, self.counts.source_sum],
                 "ledger_keys": [self.counts.ledger, self.counts.ledger_sum],
             },
+            "states": {state: sum(finding.state == state for finding in self.findings) for state in STATES},
             "findings": [finding.as_json() for finding in self.findings],
             "accepted": [dict(key) for key in self.accepted],
             "newly_seen": [dict(key) for key in self.newly_seen_keys],
+            "updated": [dict(key) for key in self.updated_keys],
             "batches": [dict(batch) for batch in self.batches],
             "notes": [{"zh": zh, "en": en} for zh, en in self.notes],
         }
+
+
+SETTLING_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -69,24 +95,29 @@ class Reading:
     report: Reconciliation
 
 
-def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False) -> Reconciliation:
+def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False, scope: Scope = WHOLE) -> Reconciliation:
     """Reconcile the catalog's source with the live state of its stream, re-deriving everything.
 
     `undetermined` if a batch was announced whose lawful entries are not known here and nothing else was found;
-    `differences_partial` if something was found as well: the list cannot be complete.
+    `differences_partial` if something was found as well: the list cannot be complete. With a `scope` that is not the whole stream all
+    this is said of the scope alone, and `matched_in_scope` stands for `matched`.
     """
-    with read_and_compare(job, catalog, show_values=show_values) as reading:
+    with read_and_compare(job, catalog, show_values=show_values, scope=scope) as reading:
         return reading.report
 
 
 @contextmanager
-def read_and_compare(job: Job, catalog: Catalog, *, show_values: bool = False) -> Iterator[Reading]:
+def read_and_compare(
+    job: Job, catalog: Catalog, *, show_values: bool = False, scope: Scope = WHOLE
+) -> Iterator[Reading]:
     """Compare, and keep the consistent read open so that what is sealed is what was compared."""
     source = job.workspace.source(catalog)
-    ledger, keys = load_ledger(job, catalog)
-    kernel = Kernel(catalog, keys)
-    accepted, removed = consents(job, ledger)
-    with job.workspace.open_source(catalog) as table:
+    with open_settled(job, catalog) as (ledger, keys, table):
+        kernel = Kernel(catalog, keys)
+        picked = scope.pick(ledger.stream, job.streams.batches(ledger.stream), catalog)
+        accepted, removed = consents(job, ledger, picked)
+        # Rows that no batch knows belong to a batch only if they say so.
+        claims = scope.batch if source.batch_column is not None else None
         with job.book.opener(ledger.known, catalog, keys) as open_version:
             comparer = Comparer(
                 catalog,
@@ -97,9 +128,18 @@ def read_and_compare(job: Job, catalog: Catalog, *, show_values: bool = False) -
                 accepted=accepted,
                 removed=removed,
                 show_values=show_values,
+                scope=None if scope.whole else _keys_in(ledger, picked),
             )
+            # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
+            # that was moved to another batch number, or entered twice, must not get away.
             for chunk in watched("比对数据源", "comparing the source", table.scan()):
-                comparer.add(len(chunk), chunk.numbers, kernel.run(chunk))
+                comparer.add(
+                    len(chunk),
+                    chunk.numbers,
+                    kernel.run(chunk),
+                    row_versions=row_versions(chunk),
+                    claimed=None if claims is None else batch_mask(chunk, claims),
+                )
             comparison = comparer.finish()
         if not comparison.counts.balanced:
             raise LedgerError(
@@ -108,13 +148,48 @@ def read_and_compare(job: Job, catalog: Catalog, *, show_values: bool = False) -
                 f"internal error: the counts do not balance: {comparison.counts}",
                 table.where,
             )
-        yield Reading(
-            catalog, ledger, keys, table, comparison, _report(job, catalog, source.origin, table, ledger, comparison)
-        )
+        report = _report(job, catalog, table, ledger, comparison, scope, picked)
+        yield Reading(catalog, ledger, keys, table, comparison, report)
+
+
+@contextmanager
+def open_settled(job: Job, catalog: Catalog) -> Iterator[tuple[StreamLedger, CatalogKeys, Source]]:
+    """The ledger and a consistent read of the source that belong together: the sender anchored nothing between the two.
+
+    Else a row that was sealed, or landed, in between would be a difference that never was. ChainError `reconcile.moving` if the
+    stream does not stand still for SETTLING_TRIES readings.
+    """
+    for _ in range(SETTLING_TRIES):
+        ledger, keys = load_ledger(job, catalog)
+        with job.workspace.open_source(catalog) as table:
+            sender = ledger.stream.sender
+            if job.link.registry.view().anchors.get(sender, ()) == job.view.anchors.get(sender, ()):
+                yield ledger, keys, table
+                return
+        job.refresh()
+    raise ChainError(
+        "reconcile.moving",
+        f"对账期间 {catalog.id} 的发送方不断上链，无法取得同一时刻的数据；请稍后重试",
+        f"the sender of {catalog.id} kept anchoring while the source was opened; try again later",
+        catalog.id,
+    )
+
+
+def _keys_in(ledger: StreamLedger, picked: frozenset[str]) -> npt.NDArray[np.bool_]:
+    """The keys whose latest version, a withdrawal included, stands in one of these batches."""
+    places = [at for at, batch in enumerate(ledger.known) if batch.announced.batch_id in picked]
+    found: npt.NDArray[np.bool_] = np.isin(ledger.history.latest_batches(), places)
+    return found
 
 
 def _report(
-    job: Job, catalog: Catalog, origin: str, table: Source, ledger: StreamLedger, comparison: Comparison
+    job: Job,
+    catalog: Catalog,
+    table: Source,
+    ledger: StreamLedger,
+    comparison: Comparison,
+    scope: Scope,
+    picked: frozenset[str],
 ) -> Reconciliation:
     identity = job.link.identity
     against = {
@@ -124,20 +199,31 @@ def _report(
         "time": job.view.time,
         "position": job.view.position,
         "source": table.where,
-        "origin": origin,
+        "origin": job.workspace.source(catalog).origin,
         "sender": ledger.stream.sender,
         "ignored_columns": list(table.ignored),
     }
+    batches = [batch for batch in job.streams.batches(ledger.stream) if batch.batch_id in picked]
+    waiting = [batch for batch in ledger.open if batch.batch_id in picked]
+    notes = [
+        *_scope_notes(ledger, comparison, scope, batches),
+        *_version_notes(job, catalog, ledger),
+        *_notes(job, ledger, waiting),
+        *table.notes,
+    ]
     return Reconciliation(
         catalog.name,
-        _verdict(ledger, comparison),
+        _verdict(comparison, scope, open_batches=bool(waiting)),
         against,
         comparison.counts,
         comparison.findings,
         comparison.accepted,
         comparison.newly_seen_keys,
-        tuple(_batch_json(ledger, batch.batch_id) for batch in job.streams.batches(ledger.stream)),
-        _notes(job, ledger),
+        tuple(_batch_json(ledger, batch.batch_id) for batch in batches),
+        tuple(notes),
+        comparison.updated_keys,
+        scope,
+        ledger,
     )
 
 
@@ -194,11 +280,12 @@ def lawful_stream(job: Job, catalog: Catalog) -> StreamId:
     return StreamId(catalog.id, known[0] if known else job.party, job.party)
 
 
-def consents(job: Job, ledger: StreamLedger) -> tuple[list[int], int]:
-    """Key numbers whose live version `accept` made lawful, and how many keys `withdraw` removed."""
+def consents(job: Job, ledger: StreamLedger, picked: frozenset[str]) -> tuple[list[int], int]:
+    """Key numbers whose live version `accept` made lawful, and how many keys `withdraw` removed, in the batches picked."""
     batch_ids = [batch.announced.batch_id for batch in ledger.known]
     with job.store.read() as session:
-        rows = list(session.scalars(select(models.Consent).where(models.Consent.batch_id.in_(batch_ids))))
+        wanted = [batch_id for batch_id in batch_ids if batch_id in picked]
+        rows = list(session.scalars(select(models.Consent).where(models.Consent.batch_id.in_(wanted))))
     accepted: list[int] = []
     removed = 0
     for row in rows:
@@ -212,10 +299,12 @@ def consents(job: Job, ledger: StreamLedger) -> tuple[list[int], int]:
     return accepted, removed
 
 
-def _verdict(ledger: StreamLedger, comparison: Comparison) -> Verdict:
-    if ledger.open:
+def _verdict(comparison: Comparison, scope: Scope, *, open_batches: bool) -> Verdict:
+    if open_batches:
         return Verdict.DIFFERENCES_PARTIAL if comparison.findings else Verdict.UNDETERMINED
-    return Verdict.DIFFERENCES if comparison.findings else Verdict.MATCHED
+    if comparison.findings:
+        return Verdict.DIFFERENCES
+    return Verdict.MATCHED if scope.whole else Verdict.MATCHED_IN_SCOPE
 
 
 def _batch_json(ledger: StreamLedger, batch_id: str) -> dict[str, object]:
@@ -238,14 +327,49 @@ def _batch_json(ledger: StreamLedger, batch_id: str) -> dict[str, object]:
     }
 
 
-def _notes(job: Job, ledger: StreamLedger) -> tuple[tuple[str, str], ...]:
+def _scope_notes(
+    ledger: StreamLedger, comparison: Comparison, scope: Scope, batches: Sequence[AnnouncedBatch]
+) -> Iterator[tuple[str, str]]:
+    """What a part that was asked for does not say about the whole."""
+    if scope.whole:
+        return
+    numbers = [batch.descriptor.batch for batch in batches]
+    yield (
+        f"只核对了一部分：批次 {'、'.join(numbers)}；范围外的 {comparison.keys_outside} 个主键和 {comparison.rows_outside} 行不在此结论内"
+        if numbers
+        else f"该范围内没有批次，没有可以比对的内容；{comparison.keys_outside} 个主键和 {comparison.rows_outside} 行不在此结论内",
+        f"only a part was asked for: {', '.join(numbers)}; {comparison.keys_outside} keys and {comparison.rows_outside} rows outside "
+        "it are not judged here"
+        if numbers
+        else f"no batch is of this scope: nothing was compared; {comparison.keys_outside} keys and {comparison.rows_outside} rows are not "
+        "judged here",
+    )
+    outside = [batch.descriptor.batch for batch in ledger.open if batch.batch_id not in {it.batch_id for it in batches}]
+    if outside:
+        yield (
+            f"范围外的批次 {'、'.join(outside)} 尚无合法内容，其中可能有范围内主键的更新版本或撤回",
+            f"the content of {', '.join(outside)}, outside the scope, is not known here: they may carry later versions or withdrawals of "
+            "keys inside",
+        )
+
+
+def _version_notes(job: Job, catalog: Catalog, ledger: StreamLedger) -> Iterator[tuple[str, str]]:
+    column = job.workspace.source(catalog).row_version_column
+    if column is not None and len(ledger.history) and ledger.history.row_versions is None:
+        yield (
+            f"已上链的行都没有记录行版本（{column}）：它们的改动仍算差异；下一次 anchor 会为一致的行补记",
+            f"nothing was anchored with a row version ({column}) yet: changes stay findings; the next anchor records it for rows that match",
+        )
+
+
+def _notes(job: Job, ledger: StreamLedger, waiting: Sequence[AnnouncedBatch]) -> tuple[tuple[str, str], ...]:
     notes = [
         (
             f"批次 {batch.descriptor.batch} 已宣告（{batch.announced.size if batch.announced else '?'} 条），但本方尚无其合法内容：请 receive",
             f"batch {batch.descriptor.batch} was announced ({batch.announced.size if batch.announced else '?'} entries); its lawful "
             "content is not known here: receive it",
         )
-        for batch in ledger.open
+        for batch in waiting
     ]
     if not job.streams.batches(ledger.stream):
         notes.append(

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -25,6 +26,7 @@ from ledger.cli import main
 from ledger.demo import rows, story
 from ledger.reconcile.compare import Comparer, Comparison
 from ledger.reconcile.findings import Kind
+from tests.databases import PASSWORD, Database
 
 GENERATE = rows.generate
 # Read before any test changes the environment.
@@ -78,6 +80,32 @@ def test_the_whole_story_comes_out_as_it_must(demo: Demo, monkeypatch: pytest.Mo
     assert (told["reported"], told["not_reported"], told["not_planted"]) == (len(told["planted"]), [], [])
     assert told["forged_proof"] == "entry"
     assert told["forged_registry"] == "chain"
+
+
+def test_the_whole_story_holds_on_postgresql_stores_and_all(demo: Demo, postgres: Database) -> None:
+    code, out, err = demo("--database", postgres.url.replace("+psycopg", ""), "--json")
+    document = json.loads(out)
+    assert (code, err, document["ok"]) == (0, "", True), document
+    told: dict[str, Any] = {name: value for chapter in document["chapters"] for name, value in chapter.items()}
+    assert {planted["kind"] for planted in told["planted"]} == {str(kind) for kind in Kind}
+    assert (told["reported"], told["not_reported"], told["not_planted"]) == (len(told["planted"]), [], [])
+    assert postgres.run("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'duizhang%'") == [], (
+        "nothing is left of it"
+    )
+
+
+def test_the_story_never_shows_the_databases_password(demo: Demo, postgres18: Database) -> None:
+    code, out, err = demo("--database", postgres18.url.replace("+psycopg", ""))
+    assert code == 0, out + err
+    for form in (PASSWORD, quote(PASSWORD, safe="")):
+        assert form not in out + err
+
+
+def test_a_schema_that_is_there_already_is_left_alone(demo: Demo, postgres18: Database) -> None:
+    postgres18.run("CREATE SCHEMA duizhang_demo_city", "CREATE TABLE duizhang_demo_city.theirs (x int)")
+    code, out, _ = demo("--database", postgres18.url.replace("+psycopg", ""), "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "demo.database")
+    assert postgres18.run("SELECT count(*) FROM duizhang_demo_city.theirs") == [(0,)]
 
 
 def test_the_story_is_told_in_chapters_with_commands_that_can_be_repeated(demo: Demo, tmp_path: Path) -> None:

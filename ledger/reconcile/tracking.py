@@ -1,0 +1,221 @@
+"""Findings as people work them: what is new, who has it, what was explained, what is settled (design section 3).
+
+A finding is named by catalog, key and kind, so its state outlives the reconciliation that saw it first, and the same night's noise
+is not read twice. A finding whose key cannot be read has no name and is new each time. No state makes a difference lawful: an
+explained finding still counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta, timezone
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ledger.batch.book import now
+from ledger.errors import InputError
+from ledger.reconcile.findings import Finding, Verdict
+from ledger.reconcile.source import Reconciliation
+from ledger.store import models
+from ledger.store.db import Store
+
+OFFICE_ZONE = timezone(timedelta(hours=8))
+"""China standard time: an explanation ends with the office's day."""
+CERTAIN = (Verdict.MATCHED, Verdict.DIFFERENCES)
+"""Verdicts that name every finding there is; after another one, a finding that was not seen may still be there."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What names a finding within its catalog."""
+
+    key_tag: str
+    kind: str
+
+
+def track(session: Session, report: Reconciliation, *, run_id: str, in_brief: bool = False) -> Reconciliation:
+    """Write down what a reconciliation saw, and return its report with the state of each finding.
+
+    `new` are those this one is the first to see; `in_brief`, those that no brief has told of. What it no longer finds is settled, if
+    it looked at everything and could tell.
+    """
+    moment = now()
+    catalog_id = report.catalog.partition("/")[0]
+    known = {
+        Identity(row.key_tag, row.kind): row
+        for row in session.scalars(select(models.Tracked).where(models.Tracked.catalog_id == catalog_id))
+    }
+    seen: set[Identity] = set()
+    findings: list[Finding] = []
+    for finding in report.findings:
+        if finding.key_tag is None:
+            findings.append(replace(finding, state="new"))
+            continue
+        name = Identity(finding.key_tag, str(finding.kind))
+        seen.add(name)
+        row = known.get(name)
+        if row is None:
+            row = models.Tracked(catalog_id=catalog_id, key_tag=name.key_tag, kind=name.kind)
+            session.add(row)
+            _begin(row, finding, run_id, moment)
+        elif row.state == "settled":
+            _begin(row, finding, run_id, moment)
+        elif row.state == "explained" and (row.explained_until or "") < _today():
+            # What was explained for a time is news again when the time is over.
+            row.state, row.explained_until, row.changed_at = "new", None, moment
+            row.first_seen_at, row.first_run, row.told_at = moment, run_id, None
+        row.key, row.batch = _key(finding), finding.batch
+        row.last_seen_at, row.last_run = moment, run_id
+        findings.append(replace(finding, state=_state(row, run_id, in_brief=in_brief)))
+        if in_brief:
+            row.told_at = row.told_at or moment
+    if report.verdict in CERTAIN and report.scope.whole:
+        for name, row in known.items():
+            if name not in seen and row.state != "settled":
+                row.state, row.explained_until, row.settled_at = "settled", None, moment
+                row.settled_by = _settled_by(report, row)
+    return replace(report, findings=tuple(findings), ledger=None)
+
+
+def listed(
+    store: Store,
+    *,
+    catalog_id: str | None = None,
+    kinds: Sequence[str] = (),
+    states: Sequence[models.FindingState] = (),
+    after: int = 0,
+    limit: int | None = None,
+) -> list[models.Tracked]:
+    """Findings by id, those after `after`; by default all that are not settled."""
+    row = models.Tracked
+    chosen = select(row).where(row.id > after).order_by(row.id)
+    if catalog_id is not None:
+        chosen = chosen.where(row.catalog_id == catalog_id)
+    if kinds:
+        chosen = chosen.where(row.kind.in_(kinds))
+    chosen = chosen.where(row.state.in_(states) if states else row.state != "settled")
+    with store.read() as session:
+        return list(session.scalars(chosen.limit(limit)))
+
+
+def assign(store: Store, ids: Sequence[int], *, to: str, by: str) -> list[models.Tracked]:
+    """Give findings to somebody; all of them or, if one cannot be, none (InputError `finding.*`)."""
+    name, who = _given("--to", to), _given("--by", by)
+    with store.write() as session:
+        rows = _open_rows(session, ids)
+        for row in rows:
+            row.state, row.assigned_to, row.explained_until, row.reason = "assigned", name, None, None
+            row.changed_by, row.changed_at = who, now()
+    return rows
+
+
+def explain(store: Store, ids: Sequence[int], *, until: str, reason: str, by: str) -> list[models.Tracked]:
+    """Say why findings are there and until when that holds, the day included; all of them or none (InputError `finding.*`)."""
+    day, why, who = _until(until), _given("--reason", reason), _given("--by", by)
+    with store.write() as session:
+        rows = _open_rows(session, ids)
+        for row in rows:
+            row.state, row.explained_until, row.reason = "explained", day, why
+            row.changed_by, row.changed_at = who, now()
+    return rows
+
+
+def tracked_json(row: models.Tracked) -> dict[str, object]:
+    """A finding as it is worked, in the words of the JSON output."""
+    return {
+        "id": row.id,
+        "catalog": row.catalog_id,
+        "kind": row.kind,
+        "key": None if row.key is None else json.loads(row.key),
+        "key_tag": row.key_tag,
+        "batch": row.batch,
+        "state": row.state,
+        "assigned_to": row.assigned_to,
+        "explained_until": row.explained_until,
+        "reason": row.reason,
+        "changed_by": row.changed_by,
+        "changed_at": row.changed_at,
+        "first_seen_at": row.first_seen_at,
+        "last_seen_at": row.last_seen_at,
+        "settled_at": row.settled_at,
+        "settled_by": row.settled_by,
+    }
+
+
+def _begin(row: models.Tracked, finding: Finding, run_id: str, moment: str) -> None:
+    row.state = "new"
+    row.key, row.batch = _key(finding), finding.batch
+    row.assigned_to = row.explained_until = row.reason = row.changed_by = row.changed_at = None
+    row.settled_at = row.settled_by = row.told_at = None
+    row.first_seen_at = row.last_seen_at = moment
+    row.first_run = row.last_run = run_id
+
+
+def _state(row: models.Tracked, run_id: str, *, in_brief: bool) -> str:
+    if row.state != "new":
+        return row.state
+    fresh = row.told_at is None if in_brief else row.first_run == run_id
+    return "new" if fresh else "open"
+
+
+def _settled_by(report: Reconciliation, row: models.Tracked) -> str:
+    """The batch that carries the key now, if it is not the one the finding was about; else the source was put right."""
+    batch = report.live_batch(bytes.fromhex(row.key_tag))
+    return f"batch {batch}" if batch is not None and batch != row.batch else "source"
+
+
+def _open_rows(session: Session, ids: Sequence[int]) -> list[models.Tracked]:
+    wanted = list(dict.fromkeys(ids))
+    rows = {row.id: row for row in session.scalars(select(models.Tracked).where(models.Tracked.id.in_(wanted)))}
+    for number in wanted:
+        if number not in rows:
+            raise InputError(
+                "finding.unknown",
+                f"没有编号为 {number} 的差异；finding list 可列出",
+                f"there is no finding {number}; finding list shows them",
+                "ID",
+            )
+        if rows[number].state == "settled":
+            raise InputError(
+                "finding.settled",
+                f"差异 {number} 已于 {rows[number].settled_at} 了结，无须处理",
+                f"finding {number} was settled at {rows[number].settled_at}; there is nothing to work",
+                "ID",
+            )
+    return [rows[number] for number in wanted]
+
+
+def _until(text: str) -> str:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        raise InputError(
+            "finding.until", f"“{text}”不是 YYYY-MM-DD 日期", f"{text!r} is not a day YYYY-MM-DD", "--until"
+        )
+    if text < _today():
+        raise InputError(
+            "finding.until_past",
+            f"{text} 已过，说明不会生效",
+            f"{text} is past: the explanation would never hold",
+            "--until",
+        )
+    return text
+
+
+def _given(option: str, text: str) -> str:
+    if not text.strip():
+        raise InputError("finding.empty", f"{option} 不得为空", f"{option} must not be empty", option)
+    return text.strip()
+
+
+def _key(finding: Finding) -> str | None:
+    return None if finding.key is None else json.dumps(dict(finding.key), ensure_ascii=False)
+
+
+def _today() -> str:
+    return datetime.now(UTC).astimezone(OFFICE_ZONE).date().isoformat()

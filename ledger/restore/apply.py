@@ -1,0 +1,195 @@
+"""`restore --apply`: the plan carried out in one transaction of the source, only on rows that still hold what the plan saw.
+
+Order: the intent is recorded, the source is changed and read back within its transaction, then the outcome is recorded; so a kill
+leaves either nothing changed or a restore without an outcome, which `status` and the next brief name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ledger.batch.book import now
+from ledger.batch.job import Job
+from ledger.errors import InputError, LedgerError, SourceError
+from ledger.kernel.entries import Kernel
+from ledger.kernel.sorting import TAG
+from ledger.restore.plan import Item, Plan, rows_of, texts_of
+from ledger.source.write import Locator, Writer, open_writer
+from ledger.store import models
+
+Result = Literal["restored", "changed", "gone", "there", "several", "unknown_columns"]
+"""What became of an item: `restored`; the row was `changed` since the plan, is `gone`, is `there` again (a missing one), is there
+`several` times; or a column that must not be null is not known (`unknown_columns`)."""
+
+RESULTS: Mapping[Result, tuple[str, str]] = {
+    "restored": ("已恢复", "restored"),
+    "changed": ("计划之后又被改动，未动", "changed since the plan: left alone"),
+    "gone": ("计划之后被删除，未动", "deleted since the plan: left alone"),
+    "there": ("计划之后又出现，未动", "there again since the plan: left alone"),
+    "several": ("计划之后出现多行，未动", "there several times since the plan: left alone"),
+    "unknown_columns": (
+        "表中有必填列不在目录内，无法补行",
+        "the table has columns that must be filled and are not known: not inserted",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An item, what became of it, and for `unknown_columns` which."""
+
+    item: Item
+    result: Result
+    columns: tuple[str, ...] = ()
+
+
+def apply_plan(job: Job, plan: Plan, *, by: str) -> tuple[Outcome, ...]:
+    """Carry out the plan; all that can be restored or, if the source refuses or changes what is written, nothing.
+
+    SourceError `restore.differs` if a row read back is not what was anchored; those of `write.open_writer`.
+    """
+    if not by.strip():
+        raise InputError("restore.by", "--apply 须以 --by 说明经办人", "--apply needs --by: who says so", "--by")
+    restore_id = _intend(job, plan, by.strip())
+    try:
+        outcomes = _write(job, plan)
+    except LedgerError as error:
+        _close(job, restore_id, "failed", {**_document(plan, ()), "error": error.code})
+        raise
+    _close(job, restore_id, "applied", _document(plan, outcomes))
+    return outcomes
+
+
+def _write(job: Job, plan: Plan) -> tuple[Outcome, ...]:
+    source = job.workspace.source(plan.catalog)
+    kernel = Kernel(plan.catalog, plan.keys)
+    with open_writer(
+        source.url,
+        source.table,
+        plan.catalog,
+        columns=source.columns,
+        batch_column=source.batch_column,
+        base=job.workspace.root,
+    ) as writer:
+        present = _present(writer, kernel, plan)
+        unknown = _unknown_columns(writer)
+        outcomes = tuple(_restore(writer, item, present.get(item.key_tag, []), unknown) for item in plan.items)
+        restored = {outcome.item.key_tag: outcome.item for outcome in outcomes if outcome.result == "restored"}
+        _read_back(writer, kernel, plan, restored)
+    return outcomes
+
+
+def _present(writer: Writer, kernel: Kernel, plan: Plan) -> dict[bytes, list[tuple[Locator, dict[str, str | None]]]]:
+    """Where the planned keys are now, and what their rows hold."""
+    wanted = {item.key_tag for item in plan.items}
+    found: dict[bytes, list[tuple[Locator, dict[str, str | None]]]] = {}
+    for locators, chunk in writer.rows(list(plan.catalog.by_name)):
+        for row, tag in rows_of(kernel, chunk, wanted):
+            found.setdefault(tag, []).append((locators[row], texts_of(chunk, row)))
+    return found
+
+
+def _unknown_columns(writer: Writer) -> tuple[str, ...]:
+    known = {*writer.layout.columns.values(), writer.layout.batch_column}
+    return tuple(name for name in writer.required() if name not in known)
+
+
+def _restore(
+    writer: Writer, item: Item, rows: list[tuple[Locator, dict[str, str | None]]], unknown: tuple[str, ...]
+) -> Outcome:
+    if len(rows) > 1:
+        return Outcome(item, "several")
+    if item.observed is None:
+        if rows:
+            return Outcome(item, "there")
+        if unknown:
+            return Outcome(item, "unknown_columns", unknown)
+        batch = item.batch if writer.layout.batch_column is not None else None
+        writer.insert(item.expected, batch)
+        return Outcome(item, "restored")
+    if not rows:
+        return Outcome(item, "gone")
+    locator, texts = rows[0]
+    if texts != item.observed:
+        return Outcome(item, "changed")
+    if writer.update(locator, {change.field: change.expected for change in item.changes}) is None:
+        return Outcome(item, "gone")
+    return Outcome(item, "restored")
+
+
+def _read_back(writer: Writer, kernel: Kernel, plan: Plan, restored: Mapping[bytes, Item]) -> None:
+    """Whatever the database did to a value on the way (a type, a trigger) shows here and rolls everything back."""
+    right: set[bytes] = set()
+    if not restored:
+        return
+    writer.settle()
+    for _, chunk in writer.rows(list(plan.catalog.by_name)):
+        result = kernel.run(chunk)
+        tags = np.ascontiguousarray(result.entries[:, TAG])
+        for at in range(len(result.rows)):
+            item = restored.get(tags[at].tobytes())
+            if item is not None:
+                if item.key_tag in right or result.entries[at].tobytes() != item.entry:
+                    raise _differs(plan, item, writer.where)
+                right.add(item.key_tag)
+    for tag, item in restored.items():
+        if tag not in right:
+            raise _differs(plan, item, writer.where)
+
+
+def _differs(plan: Plan, item: Item, where: str) -> SourceError:
+    label = plan.label(item)
+    return SourceError(
+        "restore.differs",
+        f"记录 {label} 写入后读回的内容与存证不符（触发器，或列的类型？），已全部回滚",
+        f"record {label}, read back after writing, is not what was anchored (a trigger, or a column's type?); all was rolled back",
+        where,
+    )
+
+
+def _intend(job: Job, plan: Plan, by: str) -> int:
+    with job.store.write() as session:
+        row = models.Restore(
+            catalog_id=plan.catalog.id,
+            approved_by=by,
+            state="intent",
+            document=json.dumps(_document(plan, ()), ensure_ascii=False),
+            started_at=now(),
+        )
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+def _close(job: Job, restore_id: int, state: models.RestoreState, document: Mapping[str, object]) -> None:
+    with job.store.write() as session:
+        row = session.get_one(models.Restore, restore_id)
+        row.state, row.finished_at = state, now()
+        row.document = json.dumps(document, ensure_ascii=False)
+
+
+def _document(plan: Plan, outcomes: tuple[Outcome, ...]) -> dict[str, object]:
+    """What the log keeps: keys (masked), kinds, names of fields, results; never a value."""
+    results = {outcome.item.key_tag: outcome.result for outcome in outcomes}
+    return {
+        "items": [
+            {
+                "key": {name: plan.shown(name, value) for name, value in item.key.items()},
+                "key_tag": item.key_tag.hex(),
+                "kind": str(item.kind),
+                "fields": [change.field for change in item.changes],
+                "result": results.get(item.key_tag),
+            }
+            for item in plan.items
+        ]
+    }
+
+
+def exit_code(outcomes: tuple[Outcome, ...], reconciled: int) -> int:
+    """That of the reconciliation afterwards; at least 1 where a row was left alone."""
+    return max(reconciled, int(any(outcome.result != "restored" for outcome in outcomes)))
