@@ -2,7 +2,7 @@
 
 The path of one row, from a table to an auditor, and the modules it passes (the README has the same map; a test keeps both true):
 
-    source/sqlite.py  source/csvfile.py    a row is read: one consistent, read-only read, as columns of text
+    source/table.py  source/files.py    a row is read: one consistent, read-only read, as columns of text
     kernel/entries.py                      normal form, canonical bytes, keyed commitment: 64 bytes (record.py is the reference)
     batch/build.py                         entries sorted, one per key; the RFC 9162 root (merkle.py)
     store/archive.py  store/entryfile.py   canonical bytes encrypted, entries immutable, both written before anything is claimed

@@ -45,7 +45,7 @@ class Proved:
 
 
 @dataclass(frozen=True)
-class _Held:
+class Held:
     """A stream this party is a side of, loaded."""
 
     ledger: StreamLedger
@@ -56,7 +56,7 @@ class _Held:
 class _Found:
     """One version of a key, and where it stands."""
 
-    held: _Held
+    held: Held
     batch: KnownBatch
     version: Version
 
@@ -76,7 +76,7 @@ def prove(job: Job, catalog: Catalog, keys: Sequence[str], *, batch: str | None)
     # Read again: an anchor at or below that height was safe before this reading began, whatever happened to the node since.
     job.refresh()
     number = None if batch is None else batch_number(batch)
-    held, unread = _load(job, catalog)
+    held, unread = load_sides(job, catalog)
     proved: dict[bytes, Proved] = {}
     for text in keys:
         values = parse_key_argument(catalog, text)
@@ -112,9 +112,9 @@ def _confirmed_height(link: Link) -> int:
     return min(height, -1 if saved is None else saved)
 
 
-def _load(job: Job, catalog: Catalog) -> tuple[list[_Held], list[tuple[StreamId, LedgerError]]]:
+def load_sides(job: Job, catalog: Catalog) -> tuple[list[Held], list[tuple[StreamId, LedgerError]]]:
     """The catalog's streams that this party is a side of; and those that cannot be read here, with the reason."""
-    held: list[_Held] = []
+    held: list[Held] = []
     unread: list[tuple[StreamId, LedgerError]] = []
     for stream in job.streams.of_catalog(catalog.id):
         if job.party not in (stream.sender, stream.receiver):
@@ -128,14 +128,14 @@ def _load(job: Job, catalog: Catalog) -> tuple[list[_Held], list[tuple[StreamId,
             unread.append((stream, error))
             continue
         keys = key.for_catalog(catalog)
-        held.append(_Held(job.book.load_stream(job.streams, stream, catalog, keys), keys))
+        held.append(Held(job.book.load_stream(job.streams, stream, catalog, keys), keys))
     return held, unread
 
 
 def _choose(
     catalog: Catalog,
     values: Mapping[str, str],
-    held: Sequence[_Held],
+    held: Sequence[Held],
     unread: Sequence[tuple[StreamId, LedgerError]],
     number: str | None,
 ) -> tuple[_Found, list[tuple[str, str]]]:
@@ -180,7 +180,7 @@ def _choose(
     return chosen, notes
 
 
-def _find(held: _Held, catalog: Catalog, values: Mapping[str, str], number: str | None) -> list[_Found]:
+def _find(held: Held, catalog: Catalog, values: Mapping[str, str], number: str | None) -> list[_Found]:
     tag = held.keys.key_tag(record_key(catalog, values))
     ledger = held.ledger
     key = ledger.history.find(tag)
@@ -222,7 +222,7 @@ def _outlived(chosen: _Found, label: str) -> list[tuple[str, str]]:
 def _not_found(
     catalog: Catalog,
     values: Mapping[str, str],
-    held: Sequence[_Held],
+    held: Sequence[Held],
     unread: Sequence[tuple[StreamId, LedgerError]],
     number: str | None,
 ) -> LedgerError:

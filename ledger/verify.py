@@ -26,8 +26,11 @@ from ledger.verdict import Evidence, Say, Steps, Verification, ended, sentence
 _DEVELOPMENT = ("anvil", "hardhat", "ganache", "ethereumjs testrpc", "ethereumtester", "eth-tester", "eth_tester")
 
 
-def verify(proof_file: Path, trust_file: Path | None, rpc_url: str | None) -> Verification:
-    """Verify; never raises a LedgerError. Without a trust file the verdict is `undetermined`, whatever the steps say."""
+def verify(proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None) -> Verification:
+    """Verify; never raises a LedgerError. Without a trust file the verdict is `undetermined`, whatever the steps say.
+
+    A proof may be given as its bytes; a `TrustFile` that is already read is what the caller himself relies on.
+    """
     steps = Steps()
     try:
         evidence = _walk(steps, proof_file, trust_file, rpc_url)
@@ -36,17 +39,22 @@ def verify(proof_file: Path, trust_file: Path | None, rpc_url: str | None) -> Ve
     return Verification("proved", tuple(steps.done), *sentence(evidence), evidence=evidence)
 
 
-def _walk(steps: Steps, proof_file: Path, trust_file: Path | None, rpc_url: str | None) -> Evidence:
+def _walk(
+    steps: Steps, proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None
+) -> Evidence:
     with steps.next("proof_file") as say:
-        data = _read(proof_file, proofs.PROOF.limit)
-        proof = proofs.parse_proof(data, str(proof_file))
+        data = proof_file if isinstance(proof_file, bytes) else _read(proof_file, proofs.PROOF.limit)
+        proof = proofs.parse_proof(data, "" if isinstance(proof_file, bytes) else str(proof_file))
         say(f"{len(data)} 字节，{proofs.PROOF_FORMAT}", f"{len(data)} bytes, {proofs.PROOF_FORMAT}")
     trust: TrustFile | None = None
     if trust_file is None:
         steps.pass_over("trust_file", "未提供信任文件", "no trust file was given")
     else:
         with steps.next("trust_file") as say:
-            trust = proofs.parse_trust(_read(trust_file, proofs.TRUST.limit), str(trust_file))
+            if isinstance(trust_file, TrustFile):
+                trust = trust_file
+            else:
+                trust = proofs.parse_trust(_read(trust_file, proofs.TRUST.limit), str(trust_file))
             say(f"信任 {_listed(trust.parties)}", f"trusts {_listed(trust.parties, en=True)}")
     with steps.next("descriptor") as say:
         proofs.check_catalog(proof)

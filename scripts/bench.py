@@ -87,21 +87,21 @@ def generate(folder: Path, count: int) -> tuple[Path, Path]:
     return file, database
 
 
-def measured(words: Sequence[str]) -> tuple[float, float, int]:
-    """Wall seconds, processor seconds and peak memory in bytes of one command that must not fail."""
+def measured(words: Sequence[str], code: int = 0) -> tuple[float, float, int]:
+    """Wall seconds, processor seconds and peak memory in bytes of one command that must end with exit code `code`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     # A child of its own for each: the peak of RUSAGE_CHILDREN is that of the largest child so far.
-    code = (
+    program = (
         "import json,resource,subprocess,sys;"
         "r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL,stderr=subprocess.DEVNULL);"
         "print(json.dumps([r.returncode,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss*1024]))"
     )
-    told = subprocess.run([sys.executable, "-c", code, *DUIZHANG, *words], capture_output=True, check=True)
+    told = subprocess.run([sys.executable, "-c", program, *DUIZHANG, *words], capture_output=True, check=True)
     wall = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     status, peak = json.loads(told.stdout)
-    if status != 0:
+    if status != code:
         raise SystemExit(f"{' '.join(words)} ended with {status}")
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
 
@@ -224,4 +224,5 @@ def main() -> None:
         gas()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What a process that answers many questions keeps between them: the open store, and what was read and checked before.
+
+Each question still gets one reading of the registry and of the store, as a command does. Kept is only what cannot change while the
+registry says the same: descriptors of anchors whose events were checked, and streams whose anchors and entry sets are the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from ledger.anchor.link import Link, open_link
+from ledger.batch.book import Book, StreamLedger
+from ledger.batch.job import Job
+from ledger.batch.stream import AnnouncedBatch, StreamId, Streams, read_streams
+from ledger.catalog import Catalog
+from ledger.chain.registry import AnchorRecord, RegistryView
+from ledger.keys import CatalogKeys
+from ledger.store import models
+from ledger.store.db import Store
+from ledger.workspace import Workspace
+
+KEPT_STREAMS = 8
+"""Streams kept open in one process; a version takes about 150 bytes."""
+
+
+class Desk:
+    """One workspace, open for questions from any number of threads until `close`. Takes no lock and finishes nothing.
+
+    The store is open for updating rows; StoreError if it is not of this version (any writing job migrates it).
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.store = workspace.open_store("update")
+        self._book = _KeepingBook(workspace, self.store)
+        self._descriptors = _Descriptors()
+
+    @contextmanager
+    def job(self) -> Iterator[Job]:
+        """A job that only reads: the chain checked, the registry read once. Used by one thread."""
+        with open_link(self.workspace, self.store) as link:
+            view, streams = self._descriptors.read(link)
+            yield _DeskJob(self.workspace, self.store, link, self._book, view, streams, self._descriptors)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+
+@dataclass
+class _DeskJob(Job):
+    descriptors: _Descriptors
+
+    def refresh(self) -> None:
+        self.view, self.streams = self.descriptors.read(self.link)
+
+
+class _Descriptors:
+    """Descriptors of the anchors whose events were read; an anchor that is not exactly the one kept is read again."""
+
+    def __init__(self) -> None:
+        self._told: dict[AnchorRecord, bytes] = {}
+
+    def read(self, link: Link) -> tuple[RegistryView, Streams]:
+        view = link.registry.view()
+        records = [record for anchored in view.anchors.values() for record in anchored]
+        known = self._told
+        fresh = link.registry.events(record for record in records if record not in known)
+        told = {record: fresh[record].descriptor if record in fresh else known[record] for record in records}
+        # Replaced, never changed: another thread may be reading the old one.
+        self._told = told
+        return view, read_streams(view, {record.batch_id: descriptor for record, descriptor in told.items()})
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """What an open stream rests on; while this is the same, so is the stream."""
+
+    batches: tuple[AnnouncedBatch, ...]
+    sets: tuple[tuple[int, str, int, str], ...]
+    keys: CatalogKeys
+
+
+class _KeepingBook(Book):
+    """Streams once loaded stay open while anchors and entry sets are what they were; a stream is loaded by one thread."""
+
+    def __init__(self, workspace: Workspace, store: Store) -> None:
+        super().__init__(workspace, store)
+        self._kept: OrderedDict[StreamId, tuple[_Basis, StreamLedger]] = OrderedDict()
+        self._guard = threading.Lock()
+        self._loading: defaultdict[StreamId, threading.Lock] = defaultdict(threading.Lock)
+
+    def load_stream(self, streams: Streams, stream: StreamId, catalog: Catalog, keys: CatalogKeys) -> StreamLedger:
+        with self._guard:
+            loading = self._loading[stream]
+        with loading:
+            basis = self._basis(streams, stream, keys)
+            kept = self._kept.get(stream)
+            if kept is None or kept[0] != basis:
+                # The sets are read again inside: one that came in between makes the stream newer than its basis, and it is
+                # loaded once more next time.
+                kept = (basis, super().load_stream(streams, stream, catalog, keys))
+            with self._guard:
+                self._kept[stream] = kept
+                self._kept.move_to_end(stream)
+                while len(self._kept) > KEPT_STREAMS:
+                    self._kept.popitem(last=False)
+            return kept[1]
+
+    def _basis(self, streams: Streams, stream: StreamId, keys: CatalogKeys) -> _Basis:
+        batches = streams.batches(stream)
+        row = models.EntrySet
+        chosen = (
+            select(row.id, row.root, row.size, row.entries_sha256)
+            .join(models.Batch, models.Batch.id == row.batch_id)
+            .where(
+                models.Batch.catalog_id == stream.catalog_id,
+                models.Batch.sender_party == stream.sender,
+                models.Batch.receiver_party == stream.receiver,
+                row.role == "lawful",
+            )
+            .order_by(row.id)
+        )
+        with self.store.read() as session:
+            sets = tuple((it.id, it.root, it.size, it.entries_sha256) for it in session.execute(chosen))
+        return _Basis(batches, sets, keys)
