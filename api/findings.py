@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Security
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.office import TheOffice
-from api.paging import Cursor, Limit, Page, Word, page, read
+from api.paging import DAY, Cursor, Limit, Page, Word, page, read
 from api.problems import documented
 from api.reconciliations import Kind
 from api.security import Caller, needs
@@ -57,7 +57,7 @@ class Explanation(BaseModel):
     """Why it is there, and until when that holds (the day included)."""
 
     model_config = ConfigDict(extra="forbid")
-    until: str = Field(max_length=10, description="YYYY-MM-DD, not past", examples=["2099-12-31"])
+    until: str = Field(pattern=DAY, description="YYYY-MM-DD, not past", examples=["2099-12-31"])
     reason: Text = Field(examples=["数据源正在迁移"])
     by: Text | None = Field(
         None, description="the person behind the token; the token's name is recorded in any case", examples=[None]

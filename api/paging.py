@@ -15,9 +15,13 @@ from api.problems import ApiError
 T = TypeVar("T", bound=BaseModel)
 
 Limit = Annotated[int, Query(ge=1, le=500, description="items a page")]
-Cursor = Annotated[str | None, Query(max_length=400, description="`next` of the page before")]
+Cursor = Annotated[
+    str | None, Query(max_length=400, pattern="^[A-Za-z0-9_-]+$", description="`next` of the page before")
+]
 Word = Annotated[str, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """A filter's value: control characters match nothing and some databases refuse them."""
+
+DAY = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 
 _BIGGEST = 1 << 62
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from api.words import Language, language, pick
 from ledger.errors import ChainError, InputError, LedgerError, NotBuiltError, SourceError, StoreError
@@ -206,5 +208,22 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 400:
         # What FastAPI says of a body it cannot decode.
         zh, en = "请求正文不是 UTF-8 的 JSON", "the body is not JSON in UTF-8"
-    told = ApiError(error.status_code, f"http.{error.status_code}", zh, en, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # Of several routes of one path, Starlette names the methods of the first only.
+        headers["Allow"] = ", ".join(_methods(request.app, request.scope))
+    told = ApiError(error.status_code, f"http.{error.status_code}", zh, en, headers=headers)
     return respond(told, _language(request))
+
+
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that some route has for the path asked for."""
+    path = scope["path"]
+    return sorted(
+        {
+            method.upper()
+            for template, operations in app.openapi()["paths"].items()
+            if re.fullmatch(re.sub(r"\{[a-z_]+\}", "[^/]+", template), path)
+            for method in operations
+        }
+    )

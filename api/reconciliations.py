@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from api.office import Office, Say, Speaker, TheOffice
-from api.paging import Cursor, Limit, Page, Word, page, read
+from api.paging import DAY, Cursor, Limit, Page, Word, page, read
 from api.problems import ApiError, documented
 from api.security import Caller, needs
 from ledger.errors import LedgerError
@@ -38,6 +38,22 @@ Kind = Literal["duplicate", "unreadable", "not_withdrawn", "stale", "altered", "
 Standing = Literal["new", "open", "assigned", "explained"]
 
 
+_EVENT = {
+    "type": "object",
+    "description": "one event",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"enum": ["progress", "final"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Reconciliation"},
+        },
+    },
+    "required": ["id", "event", "data"],
+}
+
+
 class Wanted(BaseModel):
     """What to reconcile: a catalog's whole source, or the part of one batch or of some days."""
 
@@ -46,8 +62,8 @@ class Wanted(BaseModel):
     batch: str | None = Field(
         None, max_length=200, description="only keys whose live version this batch carries", examples=[None]
     )
-    since: str | None = Field(None, max_length=10, description="YYYY-MM-DD", examples=[None])
-    until: str | None = Field(None, max_length=10, description="YYYY-MM-DD", examples=[None])
+    since: str | None = Field(None, pattern=DAY, description="YYYY-MM-DD", examples=[None])
+    until: str | None = Field(None, pattern=DAY, description="YYYY-MM-DD", examples=[None])
 
 
 class Progress(BaseModel):
@@ -177,7 +193,7 @@ def one(id: RunId, office: TheOffice, say: Say, caller: Reader) -> Reconciliatio
     response_class=StreamingResponse,
     responses={
         200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
             "description": "`progress` events, then one `final`",
         },
         204: {"description": "the final event was already given (`Last-Event-ID`)"},

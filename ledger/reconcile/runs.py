@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -283,11 +284,20 @@ def _save_found(session: Session, run_id: str, findings: Sequence[Finding]) -> N
                 "key_tag": finding.key_tag,
                 "batch": finding.batch,
                 "state": finding.state or "",
-                "document": json.dumps(finding.as_json(), ensure_ascii=False),
+                "document": json.dumps(_without_values(finding).as_json(), ensure_ascii=False),
             }
             for at, finding in enumerate(findings[start : start + _INSERTED_AT_ONCE])
         ]
         session.execute(insert(models.Found), rows)
+
+
+def _without_values(finding: Finding) -> Finding:
+    """Field values were shown to whoever asked for them; on record there are commitments only."""
+
+    def kept(told: object) -> object:
+        return told if isinstance(told, str) else None
+
+    return replace(finding, expected=kept(finding.expected), observed=kept(finding.observed))
 
 
 def _prune(session: Session, catalog_id: str, keep: int) -> None:

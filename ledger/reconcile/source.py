@@ -175,6 +175,14 @@ def open_settled(job: Job, catalog: Catalog) -> Iterator[tuple[StreamLedger, Cat
     )
 
 
+def _open_in(ledger: StreamLedger, batches: Sequence[AnnouncedBatch], picked: frozenset[str]) -> list[AnnouncedBatch]:
+    """Batches whose content is not known here and that may carry a later version of a key of the scope: those of the scope, and all
+    after its first."""
+    first = next((at for at, batch in enumerate(batches) if batch.batch_id in picked), len(batches))
+    later = {batch.batch_id for batch in batches[first:]}
+    return [batch for batch in ledger.open if batch.batch_id in later]
+
+
 def _keys_in(ledger: StreamLedger, picked: frozenset[str]) -> npt.NDArray[np.bool_]:
     """The keys whose latest version, a withdrawal included, stands in one of these batches."""
     places = [at for at, batch in enumerate(ledger.known) if batch.announced.batch_id in picked]
@@ -204,7 +212,7 @@ def _report(
         "ignored_columns": list(table.ignored),
     }
     batches = [batch for batch in job.streams.batches(ledger.stream) if batch.batch_id in picked]
-    waiting = [batch for batch in ledger.open if batch.batch_id in picked]
+    waiting = _open_in(ledger, job.streams.batches(ledger.stream), picked)
     notes = [
         *_scope_notes(ledger, comparison, scope, batches),
         *_version_notes(job, catalog, ledger),

@@ -103,9 +103,10 @@ _CAUSES: dict[str, tuple[str, str, str]] = {
 
 def refused(error: psycopg.Error, where: str, password: str | None) -> LedgerError:
     """Why there is no session."""
-    told = " ".join(str(error).split())
+    told = str(error)
     if password:
         told = told.replace(password, "***")
+    told = " ".join(told.split())
     if isinstance(error, psycopg.ProgrammingError):
         return bad_url(told, told)
     for pattern, (code, zh, en) in _REFUSED:

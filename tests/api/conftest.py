@@ -58,7 +58,19 @@ class Server:
 def start(party: Party, *, workers: int = 2, env: Mapping[str, str] | None = None) -> Server:
     """Start a server and wait until it answers."""
     log = party.home.parent / f"serve-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "ledger.cli", "-C", str(party.home), "serve", "--port", "0", "--workers", str(workers), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "ledger.cli",
+        "-C",
+        str(party.home),
+        "serve",
+        "--port",
+        "0",
+        "--workers",
+        str(workers),
+        "--json",
+    ]
     with log.open("w") as errors:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **(env or {})}
@@ -117,7 +129,10 @@ def finished(client: httpx.Client, run_id: str, seconds: float = 90) -> Any:
     """The reconciliation once it came to an end."""
 
     def look() -> Any:
-        told = client.get(f"/v1/reconciliations/{run_id}").json()
+        try:
+            told = client.get(f"/v1/reconciliations/{run_id}").json()
+        except httpx.TransportError:
+            return None  # the worker at the other end was killed
         return told if told["state"] in ("finished", "failed", "interrupted") else None
 
     return until(look, seconds)

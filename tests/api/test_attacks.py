@@ -222,12 +222,18 @@ def test_requests_that_make_no_sense_are_problems_in_the_callers_language(server
             (client.get("/v1/catalogs/none"), 404, "catalog.unknown"),
             (client.get("/v1/batches", params={"limit": 0}), 422, "request.invalid"),
             (client.get("/v1/batches", params={"cursor": "AAAA"}), 422, "page.cursor"),
+            (client.get("/v1/batches", params={"cursor": "W10="}), 422, "request.invalid"),
+            (client.get("/v1/batches", params={"cursor": "WzFd"}), 422, "page.cursor"),
             (client.get("/v1/batches", params={"catalog": "a\x00b"}), 422, "request.invalid"),
             (client.post("/v1/reconciliations", json={"catalog": "none"}), 404, "catalog.unknown"),
             (client.post("/v1/reconciliations", json={"catalog": "registration"}), 409, "source.unconfigured"),
-            (client.post("/v1/reconciliations", json={"catalog": "permits", "since": "x"}), 422, "scope.day"),
+            (client.post("/v1/reconciliations", json={"catalog": "permits", "since": "2026-02-30"}), 422, "scope.day"),
             (client.post("/v1/reconciliations", json={"catalog": "permits", "values": True}), 422, "request.invalid"),
-            (client.post("/v1/reconciliations", content=b'{"catalog":"permits\\ud800"}', headers=JSON), 422, "request.invalid"),
+            (
+                client.post("/v1/reconciliations", content=b'{"catalog":"permits\\ud800"}', headers=JSON),
+                422,
+                "request.invalid",
+            ),
             (client.get(f"/v1/reconciliations/{RUN}"), 404, "reconciliation.unknown"),
             (client.get(f"/v1/batches/{'0' * 64}"), 404, "batch.unknown"),
         ]
@@ -235,9 +241,15 @@ def test_requests_that_make_no_sense_are_problems_in_the_callers_language(server
             assert (got.status_code, got.json()["code"]) == (status, code), got.text
             assert PROBLEM <= set(got.json())
             assert got.headers["content-type"] == "application/problem+json"
+        assert client.delete("/v1/reconciliations").headers["allow"] == "GET, POST"
         not_json = client.post("/v1/reconciliations", content=b"{\xff", headers={"Content-Type": "application/json"})
         assert not_json.status_code in (400, 422)
-        for wanted, title in (("en", "Not found"), ("zh-CN,en;q=0.5", "不存在"), ("fr, en;q=0.1", "Not found"), ("", "不存在")):
+        for wanted, title in (
+            ("en", "Not found"),
+            ("zh-CN,en;q=0.5", "不存在"),
+            ("fr, en;q=0.1", "Not found"),
+            ("", "不存在"),
+        ):
             assert client.get("/nowhere", headers={"Accept-Language": wanted}).json()["title"] == title
 
 
@@ -278,7 +290,12 @@ def test_verification_is_limited_per_address_and_not_for_a_token(damaged: Pair) 
             assert 1 <= int(refused[0].headers["retry-after"]) <= 60
             spoofed = httpx.post(f"{server.url}/v1/verify", json={}, headers={"X-Forwarded-For": "203.0.113.9"})
             with server.client() as anybody:
-                more = [anybody.post("/v1/verify", json={}, headers={"X-Forwarded-For": f"203.0.113.{n}", "Connection": "close"}) for n in range(14)]
+                more = [
+                    anybody.post(
+                        "/v1/verify", json={}, headers={"X-Forwarded-For": f"203.0.113.{n}", "Connection": "close"}
+                    )
+                    for n in range(14)
+                ]
             assert {it.status_code for it in more[6:]} | {spoofed.status_code} <= {200, 429}
             assert sum(it.status_code == 200 for it in (*told, *more, spoofed)) <= 8
             with server.client("verify") as known:

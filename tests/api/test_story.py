@@ -154,7 +154,9 @@ def test_a_key_with_a_slash_is_one_segment(reader: httpx.Client) -> None:
     assert reader.get("/v1/catalogs/permits/records/a/b").status_code == 404
 
 
-def test_a_proof_handed_out_is_the_commands_bytes_and_verifies(damaged: Pair, server: Server, reader: httpx.Client) -> None:
+def test_a_proof_handed_out_is_the_commands_bytes_and_verifies(
+    damaged: Pair, server: Server, reader: httpx.Client
+) -> None:
     file = damaged.folder / "proof.json"
     damaged.city.ok("prove", "permits", "A-1", "--out", str(file))
     got = reader.get("/v1/catalogs/permits/records/A-1/proof")

@@ -125,11 +125,17 @@ FORMLESS = [
     ("integer", "date"), ("numeric", "datetime"), ("date", "code"), ("date", "datetime"), ("date", "integer"),
     ("timestamp without time zone", "text"), ("timestamp with time zone", "date"), ("timestamp with time zone", "code"),
     ("yes", "text"),
+    ("odd.text", "text"),
 ]  # fmt: skip
 
 
 def test_a_type_without_a_form_is_refused_by_name(postgres18: Database) -> None:
-    postgres18.run("CREATE TYPE pair AS (a int, b int)", "CREATE DOMAIN yes AS boolean")
+    postgres18.run(
+        "CREATE TYPE pair AS (a int, b int)",
+        "CREATE DOMAIN yes AS boolean",
+        "CREATE SCHEMA odd",
+        "CREATE TYPE odd.text AS (a int)",
+    )
     for declared, type in FORMLESS:
         postgres18.run("DROP TABLE IF EXISTS t", f"CREATE TABLE t (no int, v {declared})")
         error = refusal(postgres18.url, one(type, 2 if type == "decimal" else None), "t")

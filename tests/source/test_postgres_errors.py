@@ -295,7 +295,17 @@ def test_what_a_proxy_cuts_off_is_not_taken_for_the_end(
         assert refusal(postgres18.url, fines).code == "source.copy"
 
 
-def test_without_a_catalog_field_there_is_nothing_to_ask(postgres18: Database) -> None:
+def test_a_row_more_than_messages_is_not_read(postgres18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    catalog = parse_catalog(b'id = "a"\nversion = 1\nkey = ["no"]\nfield = [{ name = "no", type = "code" }]', "a")
+    postgres18.run(TABLE, "INSERT INTO fines (no) VALUES ('1'), ('2')")
+    real = psycopg.Copy.__iter__
+    monkeypatch.setattr(psycopg.Copy, "__iter__", lambda self: iter([b"".join(map(bytes, real(self))), b"\n"]))
+    assert refusal(postgres18.url, catalog).code == "source.copy"
+
+
+def test_columns_nobody_asked_for_are_named(postgres18: Database) -> None:
     catalog = parse_catalog(b'id = "a"\nversion = 1\nkey = ["no"]\nfield = [{ name = "no", type = "code" }]', "a")
     postgres18.run(TABLE)
     with open_table(postgres18.url, "fines", catalog) as source:

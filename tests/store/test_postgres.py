@@ -141,6 +141,13 @@ def test_a_password_among_the_parameters_is_not_shown_either() -> None:
     assert (error.code, error.where) == ("store.unreachable", "postgresql://clerk@127.0.0.1:1/x")
 
 
+def test_a_password_that_libpq_repeats_is_masked() -> None:
+    # libpq quotes the value of a parameter it cannot use.
+    secret = quote(PASSWORD, safe="")
+    error = refusal(f"postgresql://clerk:{secret}@127.0.0.1:1/x?sslmode={secret}")
+    assert 'sslmode value: "***"' in error.en
+
+
 # Refused
 
 

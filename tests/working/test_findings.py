@@ -179,6 +179,16 @@ def test_status_counts_them(damaged: Pair) -> None:
 # ---- reconciliations on record ----
 
 
+def test_field_values_that_were_shown_are_not_kept(damaged: Pair) -> None:
+    shown = reconcile(damaged, "--show-values")
+    assert shown["findings"][0]["observed"]["fee"] == "9.00"
+    with closing(Workspace(damaged.city.home).open_store("read")) as store:
+        (row,) = runs.listed(store)
+        documents = [found.document for found in runs.found(store, row.id)]
+    assert len(documents) == 2
+    assert "9.00" not in "".join([*documents, row.report or ""])
+
+
 def test_the_queue_gives_each_to_one_worker_and_one_a_catalog(damaged: Pair) -> None:
     with closing(Workspace(damaged.city.home).open_store("update")) as store:
         first = runs.enqueue(store, "permits", Scope(), "api")
