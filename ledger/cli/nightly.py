@@ -180,7 +180,7 @@ def brief_text(opened: Job, night: Night) -> str:
             tell_received(received)
         for report in night.reconciled:
             print()
-            tell(report)
+            tell(report, brief=True)
         for catalog, one in night.sealed:
             print(
                 say(

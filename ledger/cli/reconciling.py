@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ledger.cli.speech import compact, note, print_json, say, table
 from ledger.cli.workspace import job
 from ledger.errors import InputError, NotBuiltError
-from ledger.reconcile.findings import CHINESE, LEDGER_TERMS, SOURCE_TERMS, Finding, Kind, Verdict
+from ledger.reconcile.findings import CHINESE, LEDGER_TERMS, SOURCE_TERMS, STATES, Finding, Kind, Verdict
 
 if TYPE_CHECKING:
     from ledger.reconcile.findings import Counts
@@ -74,8 +74,11 @@ def verdict_words(verdict: Verdict) -> str:
     }[verdict]
 
 
-def tell(result: Reconciliation) -> None:
-    """Verdict first, then what was compared, counts with both sums, findings, what weakens the answer."""
+def tell(result: Reconciliation, *, brief: bool = False) -> None:
+    """Verdict first, then what was compared, counts with both sums, findings, what weakens the answer.
+
+    In a `brief` findings that somebody has or has explained are counted and not read again.
+    """
     counts = result.counts
     part = "" if result.scope.whole else say(f"（仅{_scope_words(result)}）", f" (only {_scope_words(result)})")
     print(
@@ -98,9 +101,26 @@ def tell(result: Reconciliation) -> None:
         more = f" … {len(result.updated_keys)}" if len(result.updated_keys) > _SHOWN_KEYS else ""
         print(say(f"已更新：{'、'.join(shown)}{more}", f"updated: {', '.join(shown)}{more}"))
     if result.findings:
+        _tell_states(result.findings)
+    shown_findings = [
+        finding for finding in result.findings if not brief or finding.state not in ("assigned", "explained")
+    ]
+    if shown_findings:
         print()
-        print(findings_table(result.findings, own=against["origin"] == "own"))
+        print(findings_table(shown_findings, own=against["origin"] == "own"))
     _tell_notes(result)
+
+
+def _tell_states(findings: Sequence[Finding]) -> None:
+    """How the findings stand, each state in its own column: an explained one still counts."""
+    counted = [(state, sum(finding.state == state for finding in findings)) for state in STATES]
+    told = " + ".join(f"{_state(state)} {count}" for state, count in counted)
+    print(f"{say('差异', 'findings')} {len(findings)} = {told}")
+
+
+def _state(state: str | None) -> str:
+    words = {"new": "新", "open": "未处理", "assigned": "已分派", "explained": "已说明"}
+    return "" if state is None else say(words[state], state)
 
 
 def _scope_words(result: Reconciliation) -> str:
@@ -128,7 +148,11 @@ def findings_table(findings: Sequence[Finding], *, own: bool = False) -> str:
         say("实为", "observed"),
         say("怎么办", "what to do"),
     )
-    return table(headers, [_row(finding, own=own) for finding in findings])
+    rows = [_row(finding, own=own) for finding in findings]
+    if all(finding.state is None for finding in findings):
+        return table(headers, rows)
+    stated = [(_state(finding.state), *row) for finding, row in zip(findings, rows, strict=True)]
+    return table((say("状态", "state"), *headers), stated)
 
 
 def _row(finding: Finding, *, own: bool) -> tuple[str, ...]:
