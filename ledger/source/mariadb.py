@@ -251,6 +251,9 @@ def _connected(url: URL, where: str) -> Iterator[Any]:
     # SQLAlchemy knows which options of a URL are the driver's.
     _, options = MySQLDialect_pymysql(dbapi=pymysql).create_connect_args(url)
     given: dict[str, Any] = dict(options)
+    if url.password is not None:
+        # As bytes: pymysql itself knows no password outside Latin-1.
+        given["password"] = str(url.password).encode()
     given.update(charset="utf8mb4", connect_timeout=CONNECT_SECONDS, autocommit=True, conv={}, local_infile=False)
     connection: Any = None
     try:

@@ -301,3 +301,29 @@ def test_the_shape_for_a_catalog_is_told(mariadb: Database) -> None:
     assert (shape["no"].type, shape["no"].in_primary_key, shape["no"].nullable) == ("text", True, False)
     assert (shape["fee"].type, shape["fee"].scale) == ("decimal", 4)
     assert (shape["raw"].type, shape["received_at"].type) == (None, "datetime")
+
+
+def test_a_password_may_be_chinese(mariadb: Database) -> None:
+    user = f"u{mariadb.name}"
+    mariadb.run("CREATE TABLE t (no int)", f"CREATE USER {user} IDENTIFIED BY '密:码@'", f"GRANT SELECT ON {mariadb.name}.* TO {user}")
+    try:
+        assert [column.name for column in describe_table(mariadb.url_as(user, "密:码@"), "t").columns] == ["no"]
+    finally:
+        mariadb.run(f"DROP USER {user}")
+
+
+def test_a_table_emptied_while_it_is_opened_is_never_taken_for_empty(mariadb: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ledger.source import mariadb as module
+
+    catalog = parse_catalog(b'id = "a"\nversion = 1\nkey = ["no"]\nfield = [{ name = "no", type = "code" }]', "a")
+    mariadb.run("CREATE TABLE t (no int)", "INSERT INTO t VALUES (1)")
+    real, calls = module._read_columns, []
+
+    def emptied(*given: Any) -> Any:
+        calls.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(module, "_read_columns", emptied)
+    with module.open_source(make_url(mariadb.url), "t", catalog) as source:
+        assert sum(len(chunk) for chunk in source.scan()) == 1
+    assert len(calls) == 2
