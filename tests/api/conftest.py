@@ -21,6 +21,11 @@ import pytest
 from tests.conftest import Pair, Party, paired, permit, withdrawn
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of what CI runs for a minute."""
+    config.addinivalue_line("markers", "load: everything at once, for DUIZHANG_LOAD_SECONDS")
+
+
 @dataclass
 class Server:
     """One running `duizhang serve`."""

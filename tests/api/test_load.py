@@ -19,6 +19,7 @@ from tests.conftest import Pair, permit
 SECONDS = float(os.environ.get("DUIZHANG_LOAD_SECONDS", "8"))
 
 
+@pytest.mark.load
 @pytest.mark.timeout(SECONDS * 4 + 240)
 def test_nothing_is_lost_while_all_work_at_once(pair: Pair) -> None:
     pair.deliver("B0", [permit(n) for n in range(50)])
@@ -27,10 +28,14 @@ def test_nothing_is_lost_while_all_work_at_once(pair: Pair) -> None:
     faults: list[str] = []
     delivered: list[int] = []
     with serving(pair.city) as server:
+        token = server.token("read", "reconcile")
         end = time.monotonic() + SECONDS
         jobs = [
-            *(_reading(server, end, statuses, path) for path in ("/v1/batches", "/v1/catalogs/permits/records/A-1")),
-            _asking(server, end, statuses, asked),
+            *(
+                _reading(server, token, end, statuses, path)
+                for path in ("/v1/batches", "/v1/catalogs/permits/records/A-1")
+            ),
+            _asking(server, token, end, statuses, asked),
             _delivering(pair, end, delivered),
             _nightly(pair, end, faults),
         ]
@@ -68,9 +73,9 @@ def _guarded(job: Callable[[], None], faults: list[str]) -> Callable[[], None]:
     return run
 
 
-def _reading(server: Server, end: float, statuses: Counter[int], path: str) -> Callable[[], None]:
+def _reading(server: Server, token: str, end: float, statuses: Counter[int], path: str) -> Callable[[], None]:
     def job() -> None:
-        with server.client("read") as client:
+        with server.client(token=token) as client:
             while time.monotonic() < end:
                 statuses[client.get(path).status_code] += 1
                 time.sleep(0.05)
@@ -78,9 +83,9 @@ def _reading(server: Server, end: float, statuses: Counter[int], path: str) -> C
     return job
 
 
-def _asking(server: Server, end: float, statuses: Counter[int], asked: set[str]) -> Callable[[], None]:
+def _asking(server: Server, token: str, end: float, statuses: Counter[int], asked: set[str]) -> Callable[[], None]:
     def job() -> None:
-        with server.client("read", "reconcile") as client:
+        with server.client(token=token) as client:
             while time.monotonic() < end:
                 got = client.post("/v1/reconciliations", json={"catalog": "permits"})
                 statuses[got.status_code] += 1
@@ -112,7 +117,8 @@ def _nightly(pair: Pair, end: float, faults: list[str]) -> Callable[[], None]:
     def job() -> None:
         while time.monotonic() < end:
             code, text = _command(pair.city.home, "nightly", "--json", check=False)
-            if code not in (0, 1) and "workspace.busy" not in text:
+            # What was announced a moment ago and has not been received makes the night undetermined (2), not failed.
+            if "workspace.busy" not in text and (code not in (0, 1, 2) or '"failures": []' not in text):
                 faults.append(text)
             time.sleep(0.2)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import pymysql
 import pytest
 
 from ledger.catalog import Catalog, parse_catalog
@@ -305,25 +306,32 @@ def test_the_shape_for_a_catalog_is_told(mariadb: Database) -> None:
 
 def test_a_password_may_be_chinese(mariadb: Database) -> None:
     user = f"u{mariadb.name}"
-    mariadb.run("CREATE TABLE t (no int)", f"CREATE USER {user} IDENTIFIED BY '密:码@'", f"GRANT SELECT ON {mariadb.name}.* TO {user}")
+    mariadb.run(
+        "CREATE TABLE t (no int)",
+        f"CREATE USER {user} IDENTIFIED BY '密:码@'",
+        f"GRANT SELECT ON {mariadb.name}.* TO {user}",
+    )
     try:
         assert [column.name for column in describe_table(mariadb.url_as(user, "密:码@"), "t").columns] == ["no"]
     finally:
         mariadb.run(f"DROP USER {user}")
 
 
-def test_a_table_emptied_while_it_is_opened_is_never_taken_for_empty(mariadb: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ledger.source import mariadb as module
-
+def test_a_table_emptied_while_it_is_opened_is_never_taken_for_empty(
+    mariadb: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalog = parse_catalog(b'id = "a"\nversion = 1\nkey = ["no"]\nfield = [{ name = "no", type = "code" }]', "a")
     mariadb.run("CREATE TABLE t (no int)", "INSERT INTO t VALUES (1)")
-    real, calls = module._read_columns, []
+    real = pymysql.cursors.Cursor.execute
 
-    def emptied(*given: Any) -> Any:
-        calls.append(1)
-        return real(*given)
+    def late(cursor: Any, query: str, args: Any = None) -> Any:
+        # Between the snapshot and the lock that keeps the table.
+        if query.startswith("SELECT 1 FROM"):
+            monkeypatch.setattr(pymysql.cursors.Cursor, "execute", real)
+            mariadb.run("TRUNCATE t", "INSERT INTO t VALUES (2)")
+        return real(cursor, query, args)
 
-    monkeypatch.setattr(module, "_read_columns", emptied)
-    with module.open_source(make_url(mariadb.url), "t", catalog) as source:
-        assert sum(len(chunk) for chunk in source.scan()) == 1
-    assert len(calls) == 2
+    monkeypatch.setattr(pymysql.cursors.Cursor, "execute", late)
+    with pytest.raises(SourceError) as caught, open_table(mariadb.url, "t", catalog) as source:
+        list(source.scan())
+    assert caught.value.code == "source.changed"
