@@ -147,7 +147,7 @@ def check(store: Store, text: str, *, moment: datetime | None = None) -> tuple[C
             "this is no token of this service; ask its operator for one (duizhang token create)",
         )
     state = state_of(row, moment=moment)
-    if state == "gone":
+    if state == "revoked":
         raise TokenError(
             "token.revoked", f"令牌已于 {row.revoked_at} 停用", f"this token was revoked at {row.revoked_at}"
         )

@@ -39,9 +39,7 @@ def verify(proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_ur
     return Verification("proved", tuple(steps.done), *sentence(evidence), evidence=evidence)
 
 
-def _walk(
-    steps: Steps, proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None
-) -> Evidence:
+def _walk(steps: Steps, proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None) -> Evidence:
     with steps.next("proof_file") as say:
         data = proof_file if isinstance(proof_file, bytes) else _read(proof_file, proofs.PROOF.limit)
         proof = proofs.parse_proof(data, "" if isinstance(proof_file, bytes) else str(proof_file))

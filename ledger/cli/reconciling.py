@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -212,26 +211,11 @@ def _tell_notes(result: Reconciliation) -> None:
         note(zh, en)
 
 
-_COLUMNS = ("kind", "key", "key_tag", "row", "rows", "expected", "observed", "batch", "reason", "state")
-
-
-def _cells(finding: Finding) -> list[str]:
-    told = finding.as_json()
-    values = [told.get(name) for name in _COLUMNS]
-    return [
-        "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for value in values
-    ]
-
-
 def _print_csv(findings: Sequence[Finding]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\r\n")
-    writer.writerow(_COLUMNS)
-    for finding in findings:
-        # A spreadsheet would run a cell that begins like a formula.
-        writer.writerow(
-            [f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text for text in _cells(finding)]
-        )
+    from ledger.reconcile.sheet import csv_lines
+
+    for line in csv_lines(finding.as_json() for finding in findings):
+        sys.stdout.write(line)
 
 
 def _workbook(out: str | None) -> Path | BinaryIO:
@@ -250,8 +234,8 @@ def _workbook(out: str | None) -> Path | BinaryIO:
 
 
 def _write_workbook(findings: Sequence[Finding], target: Path | BinaryIO) -> None:
-    from ledger.sheet import write_rows
+    from ledger.reconcile.sheet import write_xlsx
     from ledger.store.files import os_errors
 
     with os_errors(target if isinstance(target, Path) else Path("-")):
-        write_rows(target, _COLUMNS, (_cells(finding) for finding in findings))
+        write_xlsx((finding.as_json() for finding in findings), target)

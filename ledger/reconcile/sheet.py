@@ -9,22 +9,20 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import IO
+from pathlib import Path
+from typing import BinaryIO
 
-from openpyxl import Workbook
-from openpyxl.cell import WriteOnlyCell
+from ledger.sheet import write_rows
 
 COLUMNS = ("kind", "key", "key_tag", "row", "rows", "expected", "observed", "batch", "reason", "state")
 """Members of a finding's JSON, in the order of the columns."""
 
-_MAX_ROWS = 1_048_575  # of a sheet, the line of names left out
-_MAX_CELL = 32_767
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def cell(value: object) -> str:
     """A value as text that a spreadsheet shows and does not run."""
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = _text(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -48,29 +46,10 @@ def json_lines(findings: Iterable[Mapping[str, object]]) -> Iterator[str]:
         yield json.dumps(finding, ensure_ascii=False) + "\n"
 
 
-def write_xlsx(findings: Iterable[Mapping[str, object]], target: IO[bytes]) -> None:
-    """Write a workbook of text cells; more rows than a sheet holds go on in further sheets."""
-    book = Workbook(write_only=True)
-    sheet = book.create_sheet("findings")
-    sheet.append(COLUMNS)
-    rows = 0
-    for finding in findings:
-        if rows == _MAX_ROWS:
-            sheet, rows = book.create_sheet(), 0
-            sheet.append(COLUMNS)
-        made = []
-        for name in COLUMNS:
-            it = WriteOnlyCell(sheet, _plain(finding.get(name)))
-            # Of text that begins with = openpyxl would make a formula.
-            it.data_type = "s"
-            made.append(it)
-        sheet.append(made)
-        rows += 1
-    book.save(target)
+def write_xlsx(findings: Iterable[Mapping[str, object]], target: Path | BinaryIO) -> None:
+    """Write a workbook of text cells; InputError `sheet.rows` if a sheet has no room for all of them."""
+    write_rows(target, COLUMNS, ([_text(finding.get(name)) for name in COLUMNS] for finding in findings))
 
 
-def _plain(value: object) -> str:
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    # XML has no place for control characters; a cut is shown.
-    text = "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)
-    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
+def _text(value: object) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -144,13 +144,14 @@ def finished(client: httpx.Client, run_id: str, seconds: float = 90) -> Any:
 
 
 def damage(pair: Pair) -> None:
-    """Three batches, the last of which withdraws; then one row altered, one missing, one still there, one from nowhere."""
+    """Three batches, the last of which withdraws and has the number of a formula; then rows altered, missing, from nowhere."""
     pair.deliver("B1", [permit(n) for n in range(6)])
     pair.deliver("B2", [permit(n, holder="乙公司") for n in range(2)])
     file = pair.file("B3.csv", [permit(7), withdrawn(5)])
-    pair.province.ok("send", "permits", file, "--batch", "B3", "--to", "guangzhou")
-    pair.city.ok("receive", "permits", file, "--batch", "B3", "--from", "guangdong", "--load")
+    pair.province.ok("send", "permits", file, "--batch", "=B3", "--to", "guangzhou")
+    pair.city.ok("receive", "permits", file, "--batch", "=B3", "--from", "guangdong", "--load")
     pair.sql("UPDATE permits SET fee = '99.00' WHERE no = 'A-2'")
+    pair.sql("UPDATE permits SET fee = '99.00' WHERE no = 'A-7'")
     pair.sql("DELETE FROM permits WHERE no = 'A-3'")
     pair.sql(
         "INSERT INTO permits VALUES (?, ?, ?, ?, ?)", "=cmd|calc", "914400101234500099", "=1+1", "2022-03-04", "1.00"

@@ -172,7 +172,7 @@ def test_the_brief_tells_each_difference_once_as_news(damaged: Pair) -> None:
 
 def test_the_brief_counts_what_somebody_has_and_does_not_read_it_again(damaged: Pair) -> None:
     reconcile(damaged)
-    one, two = tracked(damaged)
+    one, _ = tracked(damaged)
     damaged.city.ok("finding", "assign", str(one["id"]), "--to", "李四", "--by", "张三")
     text = damaged.city.run("nightly").out
     assert "差异 2 = 新 1 + 未处理 0 + 已分派 1 + 已说明 0" in text
