@@ -206,7 +206,7 @@ def test_the_night_tells_what_nobody_looked_at(pair: Pair) -> None:
     pair.province.ok("send", "other", path, "--batch", "B1", "--to", "guangzhou")
     inbox = pair.city.home / "inbox" / "guangdong" / "permits"
     inbox.mkdir(parents=True)
-    shutil.copy(path, inbox / "B9.CSV")
+    shutil.copy(path, inbox / "B9.txt")
     told = pair.city.run("nightly", "--json")
     assert told.code == 2
     assert {f["error"]["code"] for f in told.json["failures"]} == {"nightly.no_source", "nightly.odd_file"}
