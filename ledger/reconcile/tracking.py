@@ -8,11 +8,12 @@ explained finding still counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from ledger.batch.book import now
@@ -26,6 +27,14 @@ OFFICE_ZONE = timezone(timedelta(hours=8))
 """China standard time: an explanation ends with the office's day."""
 CERTAIN = (Verdict.MATCHED, Verdict.DIFFERENCES)
 """Verdicts that name every finding there is; after another one, a finding that was not seen may still be there."""
+
+
+_TABLE = models.Base.metadata.tables["finding"]
+_UPDATE = (
+    update(_TABLE)
+    .where(_TABLE.c.id == bindparam("to_id"))
+    .values({column.name: bindparam(f"to_{column.name}") for column in _TABLE.c if column.name != "id"})
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,14 @@ def track(session: Session, report: Reconciliation, *, run_id: str, in_brief: bo
     moment = now()
     catalog_id = report.catalog.partition("/")[0]
     known = {
-        Identity(row.key_tag, row.kind): row
-        for row in session.scalars(select(models.Tracked).where(models.Tracked.catalog_id == catalog_id))
+        Identity(row.key_tag, row.kind): dict(row._mapping)
+        for row in session.execute(select(_TABLE).where(_TABLE.c.catalog_id == catalog_id))
     }
+    changed: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
     seen: set[Identity] = set()
     findings: list[Finding] = []
+    today = _today()
     for finding in report.findings:
         if finding.key_tag is None:
             findings.append(replace(finding, state="new"))
@@ -58,25 +70,37 @@ def track(session: Session, report: Reconciliation, *, run_id: str, in_brief: bo
         seen.add(name)
         row = known.get(name)
         if row is None:
-            row = models.Tracked(catalog_id=catalog_id, key_tag=name.key_tag, kind=name.kind)
-            session.add(row)
-            _begin(row, finding, run_id, moment)
-        elif row.state == "settled":
-            _begin(row, finding, run_id, moment)
-        elif row.state == "explained" and (row.explained_until or "") < _today():
-            # What was explained for a time is news again when the time is over.
-            row.state, row.explained_until, row.changed_at = "new", None, moment
-            row.first_seen_at, row.first_run, row.told_at = moment, run_id, None
-        row.key, row.batch = _key(finding), finding.batch
-        row.last_seen_at, row.last_run = moment, run_id
+            row = {"catalog_id": catalog_id, "key_tag": name.key_tag, "kind": name.kind, **_begun(run_id, moment)}
+            new.append(row)
+        else:
+            changed.append(row)
+            if row["state"] == "settled":
+                row.update(_begun(run_id, moment))
+            elif row["state"] == "explained" and row["explained_until"] < today:
+                # What was explained for a time is news again when the time is over.
+                row.update(
+                    state="new",
+                    explained_until=None,
+                    changed_at=moment,
+                    first_seen_at=moment,
+                    first_run=run_id,
+                    told_at=None,
+                )
+        row.update(key=_key(finding), batch=finding.batch, last_seen_at=moment, last_run=run_id)
         findings.append(replace(finding, state=_state(row, run_id, in_brief=in_brief)))
         if in_brief:
-            row.told_at = row.told_at or moment
+            row["told_at"] = row["told_at"] or moment
     if report.verdict in CERTAIN and report.scope.whole:
         for name, row in known.items():
-            if name not in seen and row.state != "settled":
-                row.state, row.explained_until, row.settled_at = "settled", None, moment
-                row.settled_by = _settled_by(report, row)
+            if name not in seen and row["state"] != "settled":
+                settled_by = _settled_by(report, row)
+                row.update(state="settled", explained_until=None, settled_at=moment, settled_by=settled_by)
+                changed.append(row)
+    # Not row by row: a night can find as many as there are rows.
+    if new:
+        session.execute(insert(_TABLE), new)
+    if changed:
+        session.execute(_UPDATE, [{f"to_{column}": value for column, value in row.items()} for row in changed])
     return replace(report, findings=tuple(findings), ledger=None)
 
 
@@ -145,26 +169,36 @@ def tracked_json(row: models.Tracked) -> dict[str, object]:
     }
 
 
-def _begin(row: models.Tracked, finding: Finding, run_id: str, moment: str) -> None:
-    row.state = "new"
-    row.key, row.batch = _key(finding), finding.batch
-    row.assigned_to = row.explained_until = row.reason = row.changed_by = row.changed_at = None
-    row.settled_at = row.settled_by = row.told_at = None
-    row.first_seen_at = row.last_seen_at = moment
-    row.first_run = row.last_run = run_id
+def _begun(run_id: str, moment: str) -> dict[str, str | None]:
+    """A finding that nobody has seen before, or that is back."""
+    untouched = (
+        "assigned_to",
+        "explained_until",
+        "reason",
+        "changed_by",
+        "changed_at",
+        "told_at",
+        "settled_at",
+        "settled_by",
+    )
+    return dict.fromkeys(untouched) | {
+        "state": "new",
+        "first_seen_at": moment,
+        "first_run": run_id,
+    }
 
 
-def _state(row: models.Tracked, run_id: str, *, in_brief: bool) -> str:
-    if row.state != "new":
-        return row.state
-    fresh = row.told_at is None if in_brief else row.first_run == run_id
+def _state(row: Mapping[str, Any], run_id: str, *, in_brief: bool) -> str:
+    if row["state"] != "new":
+        return str(row["state"])
+    fresh = row["told_at"] is None if in_brief else row["first_run"] == run_id
     return "new" if fresh else "open"
 
 
-def _settled_by(report: Reconciliation, row: models.Tracked) -> str:
+def _settled_by(report: Reconciliation, row: Mapping[str, Any]) -> str:
     """The batch that carries the key now, if it is not the one the finding was about; else the source was put right."""
-    batch = report.live_batch(bytes.fromhex(row.key_tag))
-    return f"batch {batch}" if batch is not None and batch != row.batch else "source"
+    batch = report.live_batch(bytes.fromhex(row["key_tag"]))
+    return f"batch {batch}" if batch is not None and batch != row["batch"] else "source"
 
 
 def _open_rows(session: Session, ids: Sequence[int]) -> list[models.Tracked]:
