@@ -53,6 +53,7 @@ _BY_CODE: Mapping[str, int] = {
     "prove.not_confirmed": 409,
     "source.unconfigured": 409,
     "store.conflict": 409,
+    "reconciliation.queue_full": 429,
 }
 # What the operator of this server has to mend, whatever the request says.
 _OURS = (
@@ -123,13 +124,17 @@ def respond(error: LedgerError, chosen: Language, errors: Sequence[Mapping[str, 
     if status == 503:
         headers.setdefault("Retry-After", str(RETRY_SECONDS))
     zh, en = _TITLES.get(status, (HTTPStatus(status).phrase,) * 2)
+    detail, where = pick(chosen, error.zh, error.en), error.where
+    if status >= 500 and where:
+        # Files and addresses of the server are its operator's matter: they stand in its log and in `doctor`.
+        detail, where = detail.replace(where, "…"), ""
     document: dict[str, Any] = {
         "type": f"urn:duizhang:problem:{error.code}",
         "title": pick(chosen, zh, en),
         "status": status,
-        "detail": pick(chosen, error.zh, error.en),
+        "detail": detail,
         "code": error.code,
-        "where": error.where,
+        "where": where,
     }
     if errors is not None:
         document["errors"] = list(errors)

@@ -134,7 +134,7 @@ class Finding(BaseModel):
                 "Retry-After": {"description": "seconds", "schema": {"type": "integer"}},
             }
         },
-        **documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 500, 503),
+        **documented(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503),
     },
     summary="Ask for a reconciliation",
 )

@@ -7,6 +7,7 @@ trace; it cannot stop somebody who signs with another's name.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,10 +131,20 @@ def lapse(store: Store, catalog_id: str, holds: Callable[[models.Proposal], bool
             row.decided_at = now()
 
 
+# Default_Ignorable_Code_Point (Unicode 15, DerivedCoreProperties) that are no format characters, and the braille blank.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
 def person(name: str) -> str:
     """A name as names are compared: width, case, blanks and characters that do not show make no other person of it."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc"))
+    return "".join(
+        c
+        for c in folded
+        if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc", "Cn") and not _UNSEEN.match(c)
+    )
 
 
 def _open(session: Session, catalog_id: str, action: models.ConsentAction | None = None) -> list[models.Proposal]:

@@ -10,10 +10,12 @@ import json
 import secrets
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import PurePath
 from typing import Any
 
 from sqlalchemy import Select, delete, func, insert, select, tuple_
@@ -35,6 +37,8 @@ MAX_ATTEMPTS = 2
 """A reconciliation whose worker died is begun again once; one that kills its worker twice is interrupted."""
 NIGHTLY = "nightly"
 """Who asks at night; only its reports stand in a brief."""
+MAX_QUEUED = 16
+"""Waiting reconciliations of one catalog, each of another scope."""
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 20.0
 """A running reconciliation that has not been heard of for so long has lost its worker."""
@@ -42,7 +46,10 @@ _INSERTED_AT_ONCE = 10_000
 
 
 def enqueue(store: Store, catalog_id: str, scope: Scope, requested_by: str) -> models.Reconciliation:
-    """Ask for a reconciliation; one of the same catalog and scope that still waits is returned instead of a second one."""
+    """Ask for a reconciliation; one of the same catalog and scope that still waits is returned instead of a second one.
+
+    StoreError `reconciliation.queue_full` when MAX_QUEUED of the catalog wait.
+    """
     wanted = _scope_text(scope)
     with store.write() as session:
         waiting = session.scalar(
@@ -54,6 +61,16 @@ def enqueue(store: Store, catalog_id: str, scope: Scope, requested_by: str) -> m
         )
         if waiting is not None:
             return waiting
+        queued = select(func.count()).where(
+            models.Reconciliation.catalog_id == catalog_id, models.Reconciliation.state == "queued"
+        )
+        if (session.scalar(queued) or 0) >= MAX_QUEUED:
+            raise StoreError(
+                "reconciliation.queue_full",
+                f"目录 {catalog_id} 已有 {MAX_QUEUED} 次对账在排队；请待其完成",
+                f"{MAX_QUEUED} reconciliations of {catalog_id} wait already; let them come to their end",
+                catalog_id,
+            )
         row = models.Reconciliation(
             id=_new_id(),
             catalog_id=catalog_id,
@@ -242,7 +259,8 @@ def perform(workspace: Workspace, run_id: str, worker: str) -> int:
             fail(store, run_id, worker, error)
             return 2
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
+            # What a library says may quote a value; kind and place are enough for whoever mends it.
+            text = f"{type(error).__name__} ({_place(error)})"
             fail(store, run_id, worker, LedgerError("internal", f"程序内部错误：{text}", f"internal error: {text}"))
             raise
 
@@ -302,12 +320,17 @@ def _without_values(finding: Finding) -> Finding:
 
 def _prune(session: Session, catalog_id: str, keep: int) -> None:
     row = models.Reconciliation
-    old = (
-        select(row.id)
-        .where(row.catalog_id == catalog_id, row.state.in_(("finished", "failed", "interrupted")))
-        .order_by(row.created_at.desc(), row.id.desc())
-    )
-    ids = list(session.scalars(old))[keep:]
+    ended = row.state.in_(("finished", "failed", "interrupted"))
+    # Apart, so that failures and answers about a part never push out those that looked at everything.
+    whole = (row.state == "finished") & (row.scope == _scope_text(Scope()))
+    ids: list[str] = []
+    for group in (whole, ~whole):
+        old = (
+            select(row.id)
+            .where(row.catalog_id == catalog_id, ended, group)
+            .order_by(row.created_at.desc(), row.id.desc())
+        )
+        ids += list(session.scalars(old))[keep:]
     # A few at a time: a statement takes a limited number of values.
     for start in range(0, len(ids), 500):
         gone = ids[start : start + 500]
@@ -346,6 +369,11 @@ def _give_back(row: models.Reconciliation) -> None:
 def _new_id() -> str:
     # Times on record are to the second; what was asked for first must still come first.
     return f"{time.time_ns() // 1000:014x}{secrets.token_hex(9)}"
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "-"
 
 
 def _scope_text(scope: Scope) -> str:

@@ -61,6 +61,13 @@ class Scope:
                 f"{stream.catalog_id} has no batch {self.batch}; there are: {', '.join(there) or 'none'}",
                 "--batch",
             )
+        if not self.whole and not picked:
+            raise InputError(
+                "scope.empty",
+                f"{stream.catalog_id} 在所给日期内没有批次，没有可以核对的内容",
+                f"{stream.catalog_id} has no batch of these days: there is nothing to check",
+                "--since",
+            )
         return picked
 
 

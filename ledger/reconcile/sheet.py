@@ -17,13 +17,13 @@ from ledger.sheet import write_rows
 COLUMNS = ("kind", "key", "key_tag", "row", "rows", "expected", "observed", "batch", "reason", "state")
 """Members of a finding's JSON, in the order of the columns."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def cell(value: object) -> str:
     """A value as text that a spreadsheet shows and does not run."""
     text = _text(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) or text.startswith(_FORMULA) else text
 
 
 def csv_line(values: Iterable[object]) -> str:

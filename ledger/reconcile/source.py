@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from ledger.workspace import OWN
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The report of one reconciliation; `notes` are (Chinese, English) remarks that weaken or limit the answer.
+    """The report of one reconciliation. `read_mark` says when its reading began (microseconds, hex: it sorts); `notes` are (Chinese, English) remarks that weaken or limit the answer.
 
     `scope` is what was asked for; where that is not everything, counts, findings and batches are those of the scope alone.
     """
@@ -46,6 +47,7 @@ class Reconciliation:
     notes: tuple[tuple[str, str], ...]
     updated_keys: tuple[Mapping[str, str], ...] = ()
     scope: Scope = WHOLE
+    read_mark: str = field(default="", repr=False, compare=False)
     ledger: StreamLedger | None = field(default=None, repr=False, compare=False)  # None once the report is on record
 
     def live_batch(self, key_tag: bytes) -> str | None:
@@ -112,6 +114,7 @@ def read_and_compare(
 ) -> Iterator[Reading]:
     """Compare, and keep the consistent read open so that what is sealed is what was compared."""
     source = job.workspace.source(catalog)
+    read_mark = f"{time.time_ns() // 1000:014x}"
     with open_settled(job, catalog) as (ledger, keys, table):
         kernel = Kernel(catalog, keys)
         picked = scope.pick(ledger.stream, job.streams.batches(ledger.stream), catalog)
@@ -148,7 +151,7 @@ def read_and_compare(
                 f"internal error: the counts do not balance: {comparison.counts}",
                 table.where,
             )
-        report = _report(job, catalog, table, ledger, comparison, scope, picked)
+        report = _report(job, catalog, table, ledger, comparison, scope, picked, read_mark)
         yield Reading(catalog, ledger, keys, table, comparison, report)
 
 
@@ -198,6 +201,7 @@ def _report(
     comparison: Comparison,
     scope: Scope,
     picked: frozenset[str],
+    read_mark: str,
 ) -> Reconciliation:
     identity = job.link.identity
     against = {
@@ -231,6 +235,7 @@ def _report(
         tuple(notes),
         comparison.updated_keys,
         scope,
+        read_mark,
         ledger,
     )
 

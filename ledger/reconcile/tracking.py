@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
@@ -35,6 +36,9 @@ _UPDATE = (
     .where(_TABLE.c.id == bindparam("to_id"))
     .values({column.name: bindparam(f"to_{column.name}") for column in _TABLE.c if column.name != "id"})
 )
+
+
+MAX_EXPLAINED_DAYS = 366
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,12 @@ def track(session: Session, report: Reconciliation, *, run_id: str, in_brief: bo
             continue
         name = Identity(finding.key_tag, str(finding.kind))
         seen.add(name)
+        content = _content(finding)
         row = known.get(name)
+        if row is not None and row["read_mark"] > report.read_mark:
+            # A newer reading has spoken of it: this one is history.
+            findings.append(replace(finding, state="open" if row["state"] in ("new", "settled") else str(row["state"])))
+            continue
         if row is None:
             row = {"catalog_id": catalog_id, "key_tag": name.key_tag, "kind": name.kind, **_begun(run_id, moment)}
             new.append(row)
@@ -76,8 +85,8 @@ def track(session: Session, report: Reconciliation, *, run_id: str, in_brief: bo
             changed.append(row)
             if row["state"] == "settled":
                 row.update(_begun(run_id, moment))
-            elif row["state"] == "explained" and row["explained_until"] < today:
-                # What was explained for a time is news again when the time is over.
+            elif row["state"] == "explained" and (row["explained_until"] < today or _is_other(row, content)):
+                # What was explained for a time is news again when the time is over; another difference was never explained.
                 row.update(
                     state="new",
                     explained_until=None,
@@ -86,15 +95,20 @@ def track(session: Session, report: Reconciliation, *, run_id: str, in_brief: bo
                     first_run=run_id,
                     told_at=None,
                 )
-        row.update(key=_key(finding), batch=finding.batch, last_seen_at=moment, last_run=run_id)
+        row.update(
+            key=_key(finding), batch=finding.batch, last_seen_at=moment, last_run=run_id, read_mark=report.read_mark
+        )
+        row["content"] = content or row.get("content")
         findings.append(replace(finding, state=_state(row, run_id, in_brief=in_brief)))
         if in_brief:
             row["told_at"] = row["told_at"] or moment
     if report.verdict in CERTAIN and report.scope.whole:
+        others = {name.key_tag: name.kind for name in seen}
         for name, row in known.items():
-            if name not in seen and row["state"] != "settled":
-                settled_by = _settled_by(report, row)
+            if name not in seen and row["state"] != "settled" and row["read_mark"] <= report.read_mark:
+                settled_by = f"kind {others[name.key_tag]}" if name.key_tag in others else _settled_by(report, row)
                 row.update(state="settled", explained_until=None, settled_at=moment, settled_by=settled_by)
+                row["read_mark"] = report.read_mark
                 changed.append(row)
     # Not row by row: a night can find as many as there are rows.
     if new:
@@ -195,6 +209,21 @@ def _state(row: Mapping[str, Any], run_id: str, *, in_brief: bool) -> str:
     return "new" if fresh else "open"
 
 
+def _content(finding: Finding) -> str | None:
+    """What was expected and observed, as one hash; None where values were shown instead of commitments."""
+    told = (finding.expected, finding.observed)
+    if not all(it is None or isinstance(it, str) for it in told):
+        return None
+    reason = (
+        None if finding.reason is None else [finding.reason["field"], finding.reason["value"], finding.reason["code"]]
+    )
+    return sha256(json.dumps([*told, finding.rows, reason], ensure_ascii=False).encode()).hexdigest()
+
+
+def _is_other(row: Mapping[str, Any], content: str | None) -> bool:
+    return content is not None and row["content"] is not None and bool(content != row["content"])
+
+
 def _settled_by(report: Reconciliation, row: Mapping[str, Any]) -> str:
     """The batch that carries the key now, if it is not the one the finding was about; else the source was put right."""
     batch = report.live_batch(bytes.fromhex(row["key_tag"]))
@@ -236,6 +265,13 @@ def _until(text: str) -> str:
             "finding.until_past",
             f"{text} 已过，说明不会生效",
             f"{text} is past: the explanation would never hold",
+            "--until",
+        )
+    if text > (date.fromisoformat(_today()) + timedelta(days=MAX_EXPLAINED_DAYS)).isoformat():
+        raise InputError(
+            "finding.until_far",
+            f"{text} 超过 {MAX_EXPLAINED_DAYS} 天：说明须定期复核",
+            f"{text} is more than {MAX_EXPLAINED_DAYS} days away: an explanation must be looked at again",
             "--until",
         )
     return text

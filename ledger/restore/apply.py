@@ -7,8 +7,9 @@ leaves either nothing changed or a restore without an outcome, which `status` an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from ledger.batch.book import now
 from ledger.batch.job import Job
 from ledger.errors import InputError, LedgerError, SourceError
+from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG
 from ledger.restore.plan import Item, Plan, rows_of, texts_of
@@ -51,7 +53,7 @@ class Outcome:
 def apply_plan(job: Job, plan: Plan, *, by: str) -> tuple[Outcome, ...]:
     """Carry out the plan; all that can be restored or, if the source refuses or changes what is written, nothing.
 
-    SourceError `restore.differs` if a row read back is not what was anchored; those of `write.open_writer`.
+    SourceError `restore.differs` if a row read back is not what was anchored, `restore.others_changed` if other rows changed with it; those of `write.open_writer`.
     """
     if not by.strip():
         raise InputError("restore.by", "--apply 须以 --by 说明经办人", "--apply needs --by: who says so", "--by")
@@ -76,21 +78,46 @@ def _write(job: Job, plan: Plan) -> tuple[Outcome, ...]:
         batch_column=source.batch_column,
         base=job.workspace.root,
     ) as writer:
-        present = _present(writer, kernel, plan)
+        before = _Others()
+        present = _present(writer, kernel, plan, before)
         unknown = _unknown_columns(writer)
         outcomes = tuple(_restore(writer, item, present.get(item.key_tag, []), unknown) for item in plan.items)
         restored = {outcome.item.key_tag: outcome.item for outcome in outcomes if outcome.result == "restored"}
-        _read_back(writer, kernel, plan, restored)
+        _read_back(writer, kernel, plan, restored, before)
     return outcomes
 
 
-def _present(writer: Writer, kernel: Kernel, plan: Plan) -> dict[bytes, list[tuple[Locator, dict[str, str | None]]]]:
+class _Others:
+    """The rows that are not in the plan, whatever their order: how many, and a sum of their hashes."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._sum = 0
+
+    def add(self, chunk: Chunk, planned: Collection[int]) -> None:
+        """Take in a chunk's rows but the `planned` ones, as they were read."""
+        columns = [column.to_pylist() for column in chunk.fields.values()]
+        for row, texts in enumerate(zip(*columns, strict=True)):
+            if row not in planned:
+                self.rows += 1
+                self._sum += int.from_bytes(sha256(repr(texts).encode("utf-8", "surrogatepass")).digest())
+
+    def same(self, other: _Others) -> bool:
+        """Whether both saw the same rows."""
+        return (self.rows, self._sum) == (other.rows, other._sum)
+
+
+def _present(
+    writer: Writer, kernel: Kernel, plan: Plan, others: _Others
+) -> dict[bytes, list[tuple[Locator, dict[str, str | None]]]]:
     """Where the planned keys are now, and what their rows hold."""
     wanted = {item.key_tag for item in plan.items}
     found: dict[bytes, list[tuple[Locator, dict[str, str | None]]]] = {}
     for locators, chunk in writer.rows(list(plan.catalog.by_name)):
-        for row, tag in rows_of(kernel, chunk, wanted):
+        planned = dict(rows_of(kernel, chunk, wanted))
+        for row, tag in planned.items():
             found.setdefault(tag, []).append((locators[row], texts_of(chunk, row)))
+        others.add(chunk, planned)
     return found
 
 
@@ -122,13 +149,16 @@ def _restore(
     return Outcome(item, "restored")
 
 
-def _read_back(writer: Writer, kernel: Kernel, plan: Plan, restored: Mapping[bytes, Item]) -> None:
+def _read_back(writer: Writer, kernel: Kernel, plan: Plan, restored: Mapping[bytes, Item], before: _Others) -> None:
     """Whatever the database did to a value on the way (a type, a trigger) shows here and rolls everything back."""
     right: set[bytes] = set()
     if not restored:
         return
     writer.settle()
+    after = _Others()
+    wanted = {item.key_tag for item in plan.items}
     for _, chunk in writer.rows(list(plan.catalog.by_name)):
+        after.add(chunk, dict(rows_of(kernel, chunk, wanted)))
         result = kernel.run(chunk)
         tags = np.ascontiguousarray(result.entries[:, TAG])
         for at in range(len(result.rows)):
@@ -140,6 +170,13 @@ def _read_back(writer: Writer, kernel: Kernel, plan: Plan, restored: Mapping[byt
     for tag, item in restored.items():
         if tag not in right:
             raise _differs(plan, item, writer.where)
+    if not after.same(before):
+        raise SourceError(
+            "restore.others_changed",
+            "写入时其他行也随之改变（触发器？），已全部回滚",
+            "other rows changed with what was written (a trigger?); all was rolled back",
+            writer.where,
+        )
 
 
 def _differs(plan: Plan, item: Item, where: str) -> SourceError:

@@ -80,7 +80,8 @@ class Plan:
 def make_plan(job: Job, catalog: Catalog, keys: Sequence[str] = ()) -> Plan:
     """Read the source, compare, and open the archive for every row that can be put right; `keys` (as on the command line) narrows it.
 
-    InputError `restore.*` for a key that has no finding to restore, or a catalog without archive.
+    InputError `restore.*` for a key that has no finding to restore, a catalog without archive, or batches whose content is not known
+    here.
     """
     if not catalog.archive:
         raise InputError(
@@ -90,6 +91,7 @@ def make_plan(job: Job, catalog: Catalog, keys: Sequence[str] = ()) -> Plan:
             catalog.id,
         )
     with read_and_compare(job, catalog) as reading:
+        _require_certain(reading, catalog)
         history = reading.ledger.history
         wanted = _wanted(reading, catalog, keys)
         observed = _observed(reading, wanted)
@@ -122,6 +124,18 @@ def make_plan(job: Job, catalog: Catalog, keys: Sequence[str] = ()) -> Plan:
                     number = reading.ledger.numbers[version.batch]
                     items.append(_item(catalog, finding, tag, expected, row, number, version.entry))
         return Plan(catalog, reading.keys, reading.report, tuple(items), tuple(left_out))
+
+
+def _require_certain(reading: Reading, catalog: Catalog) -> None:
+    """What looks altered or missing may be what an unknown batch brought: putting it back would undo a lawful delivery."""
+    if reading.ledger.open:
+        numbers = ", ".join(batch.descriptor.batch for batch in reading.ledger.open)
+        raise InputError(
+            "restore.open_batches",
+            f"批次 {numbers} 已宣告而本方尚未接收，现有差异可能正是其内容；请先 receive，再恢复",
+            f"batches {numbers} were announced and are not known here: what differs may be what they brought. Receive them first",
+            catalog.id,
+        )
 
 
 def _wanted(reading: Reading, catalog: Catalog, keys: Sequence[str]) -> set[bytes]:

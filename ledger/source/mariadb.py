@@ -38,6 +38,9 @@ from ledger.source.values import Refused, checked, chunk_of, refuse, selected, v
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 10
+READ_SECONDS = 600
+"""A server that says nothing for so long is taken for lost."""
+_NO_LIMIT = 2**64 - 1
 CHUNK_BYTES = 8 << 20
 MAX_CHUNK_ROWS = 16_384
 FIRST_CHUNK_ROWS = 256
@@ -254,18 +257,29 @@ def _connected(url: URL, where: str) -> Iterator[Any]:
     if url.password is not None:
         # As bytes: pymysql itself knows no password outside Latin-1.
         given["password"] = str(url.password).encode()
-    given.update(charset="utf8mb4", connect_timeout=CONNECT_SECONDS, autocommit=True, conv={}, local_infile=False)
+    given.update(
+        charset="utf8mb4",
+        connect_timeout=CONNECT_SECONDS,
+        autocommit=True,
+        conv={},
+        local_infile=False,
+        read_timeout=CONNECT_SECONDS,
+        write_timeout=READ_SECONDS,
+    )
     connection: Any = None
     try:
         connection = pymysql.connect(**given)
         with connection.cursor() as cursor:
             cursor.execute(
-                "SET SESSION time_zone = '+00:00', net_write_timeout = 3600, net_read_timeout = 3600, "
+                f"SET SESSION sql_select_limit = {_NO_LIMIT}, time_zone = '+00:00', net_write_timeout = 3600, net_read_timeout = 3600, "
                 f"lock_wait_timeout = {LOCK_SECONDS}, innodb_lock_wait_timeout = {LOCK_SECONDS}, "
                 # Any form a value has, it is shown; a mode must not change what strings and identifiers mean.
                 "sql_mode = 'NO_ENGINE_SUBSTITUTION'"
             )
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        _require_all_of_now(connection, where)
+        # The handshake is over: from here on a silence may be a long one, but not an endless one.
+        connection._read_timeout = READ_SECONDS
         yield connection
     except (pymysql.err.Error, OSError) as error:
         raise _source_error(error, url, where) from error
@@ -277,6 +291,29 @@ def _connected(url: URL, where: str) -> Iterator[Any]:
         if connection is not None and connection.open:
             # Without a goodbye: a scan that was given up has rows under way.
             connection._force_close()
+
+
+def _require_all_of_now(connection: Any, where: str) -> None:
+    """Refuse a session in which the server would show a part of a table, or what it held at another time.
+
+    Both can be set for all sessions, by an administrator or in `init_connect`, and nothing in what is read would tell.
+    """
+    ((limit,),) = _rows(connection, "SELECT @@session.sql_select_limit")
+    found = {"sql_select_limit": (str(limit), str(_NO_LIMIT))}
+    present = _rows(connection, "SHOW SESSION VARIABLES LIKE 'system_versioning_asof'")
+    if present:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION system_versioning_asof = DEFAULT")
+        ((_, value),) = _rows(connection, "SHOW SESSION VARIABLES LIKE 'system_versioning_asof'")
+        found["system_versioning_asof"] = (str(value), "DEFAULT")
+    for name, (value, wanted) in found.items():
+        if value != wanted:
+            raise SourceError(
+                "source.session",
+                f"服务器把会话变量 {name} 设为 {value}，读到的不会是当前的全部数据；请管理员恢复为 {wanted}",
+                f"the server sets {name} = {value} for sessions, so what is read would not be all there is now; have it set to {wanted}",
+                where,
+            )
 
 
 _RULES: Mapping[int, tuple[str, str, str]] = {

@@ -100,6 +100,8 @@ def open_source(
     where = f"{address.shown}:{table}"
     with connected(address, where, lock_seconds) as connection:
         found = find_table(connection, table, where)
+        # From here on with its schema: a search path can mean another table than the one somebody has in mind.
+        where = f"{address.shown}:{found.schema}.{found.name}"
         require_rights(connection, found, ["SELECT"], where)
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         if found.is_lockable:

@@ -504,6 +504,7 @@ class Tracked(Base):
         UniqueConstraint("catalog_id", "key_tag", "kind"),
         Index("ix_finding_state", "state"),
         _hex("key_tag", 32),
+        _hex("content", 64),
         _check("kind_given", "kind <> ''"),
         _one_of("state", FindingState),
         *_only_when("state = 'settled'", "settled_at", "settled_by"),
@@ -535,6 +536,8 @@ class Tracked(Base):
     last_seen_at: Mapped[str]
     last_run: Mapped[str]
     told_at: Mapped[str | None]  # when the first nightly report that has it was recorded
+    read_mark: Mapped[str]  # when the newest reading that spoke of it began, in microseconds, hex
+    content: Mapped[str | None]  # SHA-256 of what was expected and observed; null where values were shown instead
     settled_at: Mapped[str | None]
     settled_by: Mapped[str | None]
 

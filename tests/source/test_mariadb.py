@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import Any
@@ -13,6 +14,7 @@ from ledger.catalog import Catalog, parse_catalog
 from ledger.errors import SourceError
 from ledger.kernel.entries import Kernel
 from ledger.keys import parse_key
+from ledger.source import mariadb as mariadb_module
 from ledger.source.table import describe_table, open_table
 from tests.databases import PASSWORD, Database
 
@@ -198,6 +200,42 @@ def test_one_state_is_read_and_the_table_cannot_be_dropped_meanwhile(table: Data
             assert [chunk.fields["no"].to_pylist() for chunk in source.scan()] == [["a"]]
         with pytest.raises(Exception, match="Lock wait timeout"):
             table.run("SET SESSION lock_wait_timeout = 1", "DROP TABLE t")
+
+
+@pytest.mark.parametrize("setting", ["sql_select_limit = 1", "system_versioning_asof = '2020-01-01 00:00:00'"])
+def test_what_an_administrator_hides_from_sessions_is_read_all_the_same(mariadb: Database, setting: str) -> None:
+    mariadb.run(f"CREATE TABLE t ({COLUMNS}) WITH SYSTEM VERSIONING")
+    mariadb.run("INSERT INTO t VALUES ('a', 'x', 1, 1, NULL, NULL), ('b', 'x', 1, 1, NULL, NULL)")
+    mariadb.run(f"SET GLOBAL {setting}")
+    try:
+        assert len(mariadb.run("SELECT * FROM t")) < 2, "the setting does hide rows"
+        assert read(mariadb)[0]["no"] == ["a", "b"]
+    finally:
+        mariadb.run(f"SET GLOBAL {setting.split()[0]} = DEFAULT")
+
+
+def test_a_session_that_would_show_another_time_is_refused(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = mariadb_module._rows
+
+    def rows(connection: Any, sql: str, values: tuple[str, ...] = ()) -> Any:
+        found = honest(connection, sql, values)
+        return [("system_versioning_asof", "2020-01-01")] if "versioning" in sql else found
+
+    monkeypatch.setattr(mariadb_module, "_rows", rows)
+    with pytest.raises(SourceError) as refused:
+        read(table)
+    assert refused.value.code == "source.session"
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(mariadb: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.source.mariadb.CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mysql+pymysql://root@127.0.0.1:{silent.getsockname()[1]}/city"
+        started = time.monotonic()
+        with pytest.raises(SourceError) as lost, open_table(url, "t", catalog()):
+            pass
+        assert lost.value.code in ("source.lost", "source.connect")
+        assert time.monotonic() - started < 20
 
 
 def test_versions_and_batches(mariadb: Database) -> None:

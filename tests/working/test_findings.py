@@ -16,6 +16,8 @@ from ledger.store import models
 from ledger.workspace import Workspace
 from tests.conftest import Pair, permit
 
+LATER = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
+
 
 def reconcile(pair: Pair, *words: str) -> dict[str, Any]:
     ran = pair.city.run("reconcile", "permits", *words, "--json")
@@ -138,7 +140,8 @@ def test_part_of_the_source_settles_nothing(damaged: Pair) -> None:
         (["explain", "1", "--until", "2020-01-01", "--reason", "x", "--by", "b"], "finding.until_past"),
         (["explain", "1", "--until", "20991231", "--reason", "x", "--by", "b"], "finding.until"),
         (["explain", "1", "--until", "2099-02-30", "--reason", "x", "--by", "b"], "finding.until"),
-        (["explain", "1", "--until", "2099-01-01", "--reason", "", "--by", "b"], "finding.empty"),
+        (["explain", "1", "--until", LATER, "--reason", "", "--by", "b"], "finding.empty"),
+        (["explain", "1", "--until", "9999-12-31", "--reason", "x", "--by", "b"], "finding.until_far"),
         (["list", "--kind", "lost"], "finding.kind"),
         (["list", "nothing"], "catalog.unknown"),
     ],
@@ -179,6 +182,43 @@ def test_the_brief_counts_what_somebody_has_and_does_not_read_it_again(damaged: 
     assert "A-2" in text
     assert "A-1" not in text
     assert "A-1" in damaged.city.run("reconcile", "permits").out, "a command shows all"
+
+
+def test_an_explanation_is_of_one_difference_and_not_of_the_next(damaged: Pair) -> None:
+    reconcile(damaged)
+    one, _ = tracked(damaged)
+    damaged.city.ok("finding", "explain", str(one["id"]), "--until", LATER, "--reason", "更名", "--by", "张三")
+    assert states(reconcile(damaged))["A-1"] == "explained"
+    assert states(reconcile(damaged, "--show-values"))["A-1"] == "explained"
+    damaged.sql("UPDATE permits SET holder = '攻击者', fee = '999999' WHERE no = 'A-1'")
+    assert states(reconcile(damaged))["A-1"] == "new"
+
+
+def test_an_older_reading_that_ends_later_changes_nothing(damaged: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged.sql("UPDATE permits SET fee = '12.50' WHERE no = 'A-1'")
+    honest = runs.record
+
+    def late(store: Any, report: Any, **told: Any) -> Any:
+        # While this report was on its way, the row was altered and the night has seen it.
+        monkeypatch.setattr(runs, "record", honest)
+        damaged.sql("UPDATE permits SET fee = '7' WHERE no = 'A-1'")
+        workspace = Workspace(damaged.city.home)
+        run_id = runs.enqueue(store, "permits", Scope(), "api").id
+        assert runs.claim(store, "w") is not None
+        assert runs.perform(workspace, run_id, "w") == 1
+        return honest(store, report, **told)
+
+    monkeypatch.setattr(runs, "record", late)
+    assert states(reconcile(damaged)) == {"A-2": "open"}
+    assert {(row["key"]["no"], row["state"]) for row in tracked(damaged)} == {("A-1", "new"), ("A-2", "new")}
+
+
+def test_a_row_that_differs_otherwise_now_was_not_put_right(damaged: Pair) -> None:
+    reconcile(damaged)
+    damaged.sql("INSERT INTO permits SELECT * FROM permits WHERE no = 'A-1'")
+    reconcile(damaged)
+    (settled,) = tracked(damaged, "--state", "settled")
+    assert (settled["kind"], settled["settled_by"]) == ("altered", "kind duplicate")
 
 
 def test_status_counts_them(damaged: Pair) -> None:

@@ -165,6 +165,26 @@ def test_a_trigger_that_changes_what_is_written_rolls_everything_back(damaged: P
     assert (told["state"], told["error"]) == ("failed", "restore.differs")
 
 
+def test_a_trigger_that_changes_other_rows_rolls_everything_back(damaged: Pair) -> None:
+    damaged.deliver("B3", [permit(8)])
+    damaged.sql("CREATE TRIGGER meddle AFTER UPDATE ON permits BEGIN DELETE FROM permits WHERE no = 'A-8'; END")
+    before = rows(damaged)
+    ran = damaged.city.run("restore", "permits", "--apply", "--by", "张三", "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (2, "restore.others_changed")
+    assert rows(damaged) == before
+
+
+def test_nothing_is_put_back_while_a_batch_is_not_known_here(damaged: Pair) -> None:
+    path = damaged.file("B3.csv", [permit(1, fee="9.00")])
+    damaged.province.ok("send", "permits", path, "--batch", "B3", "--to", "guangzhou")
+    before = rows(damaged)
+    for words in ((), ("--apply", "--by", "张三")):
+        ran = damaged.city.run("restore", "permits", *words, "--json")
+        assert (ran.code, ran.json["error"]["code"]) == (2, "restore.open_batches")
+        assert "B3" in ran.json["error"]["message"]
+    assert rows(damaged) == before
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_write_that_fails_leaves_nothing_half_done(
     damaged: Pair, monkeypatch: pytest.MonkeyPatch, moment: str

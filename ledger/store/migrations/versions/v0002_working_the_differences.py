@@ -41,6 +41,8 @@ def upgrade() -> None:
         sa.Column("last_seen_at", sa.Text(), nullable=False),
         sa.Column("last_run", sa.Text(), nullable=False),
         sa.Column("told_at", sa.Text(), nullable=True),
+        sa.Column("read_mark", sa.Text(), nullable=False),
+        sa.Column("content", sa.Text(), nullable=True),
         sa.Column("settled_at", sa.Text(), nullable=True),
         sa.Column("settled_by", sa.Text(), nullable=True),
         sa.CheckConstraint(
@@ -53,6 +55,7 @@ def upgrade() -> None:
         _utc("finding", "first_seen_at"),
         sa.CheckConstraint("kind <> ''", name=op.f("ck_finding_kind_given")),
         _utc("finding", "last_seen_at"),
+        _hex("finding", "content", 64),
         _hex("finding", "key_tag", 32),
         _utc("finding", "settled_at"),
         sa.CheckConstraint(
