@@ -348,14 +348,9 @@ def _scope_notes(
         return
     numbers = [batch.descriptor.batch for batch in batches]
     yield (
-        f"只核对了一部分：批次 {'、'.join(numbers)}；范围外的 {comparison.keys_outside} 个主键和 {comparison.rows_outside} 行不在此结论内"
-        if numbers
-        else f"该范围内没有批次，没有可以比对的内容；{comparison.keys_outside} 个主键和 {comparison.rows_outside} 行不在此结论内",
+        f"只核对了一部分：批次 {'、'.join(numbers)}；范围外的 {comparison.keys_outside} 个主键和 {comparison.rows_outside} 行不在此结论内",
         f"only a part was asked for: {', '.join(numbers)}; {comparison.keys_outside} keys and {comparison.rows_outside} rows outside "
-        "it are not judged here"
-        if numbers
-        else f"no batch is of this scope: nothing was compared; {comparison.keys_outside} keys and {comparison.rows_outside} rows are not "
-        "judged here",
+        "it are not judged here",
     )
     outside = [batch.descriptor.batch for batch in ledger.open if batch.batch_id not in {it.batch_id for it in batches}]
     if outside:
