@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Security
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,7 @@ from ledger.store import models
 
 router = APIRouter(prefix="/v1/findings", tags=["findings"])
 
+Standing = Literal["new", "open", "assigned", "explained", "settled"]
 Worker = Annotated[Caller, Security(needs("reconcile"))]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -31,7 +32,7 @@ class TrackedFinding(BaseModel):
     key: dict[str, str] | None = Field(description="personal fields masked; null where only the tag is known")
     key_tag: str
     batch: str | None
-    state: models.FindingState
+    state: Standing
     assigned_to: str | None
     explained_until: str | None
     reason: str | None
@@ -70,7 +71,7 @@ def list_them(
     caller: Annotated[Caller, Security(needs("read"))],
     catalog: Word | None = None,
     kind: Annotated[list[Kind] | None, Query(max_length=20)] = None,
-    state: Annotated[list[models.FindingState] | None, Query(max_length=20)] = None,
+    state: Annotated[list[Standing] | None, Query(max_length=20)] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[TrackedFinding]:

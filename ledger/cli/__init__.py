@@ -66,6 +66,6 @@ def _fail(as_json: bool, code: str, text: str, where: str) -> int:
     if as_json:
         speech.print_json(speech.error_json(code, text, where))
     else:
-        place = f"{where}：" if where and where not in text else ""
+        place = f"{where}{speech.say('：', ': ')}" if where and where not in text else ""
         print(f"{speech.say('错误', 'error')} [{code}] {place}{text}", file=sys.stderr)
     return 2

@@ -16,7 +16,7 @@ from ledger.reconcile.findings import CHINESE, Kind
 if TYPE_CHECKING:
     from ledger.store.models import Tracked
 
-_STATES = {"new": "新", "assigned": "已分派", "explained": "已说明", "settled": "已了结"}
+_STATES = {"new": "新", "open": "未处理", "assigned": "已分派", "explained": "已说明", "settled": "已了结"}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +74,8 @@ def _show(args: argparse.Namespace, rows: Sequence[Tracked]) -> None:
 
 
 def _row(row: Tracked) -> tuple[object, ...]:
+    from ledger.reconcile.tracking import standing
+
     key = say(f"标签 {row.key_tag}", f"tag {row.key_tag}") if row.key is None else compact(json.loads(row.key))
     return (
         row.id,
@@ -82,7 +84,7 @@ def _row(row: Tracked) -> tuple[object, ...]:
         key,
         row.batch or "-",
         row.first_seen_at,
-        say(_STATES[row.state], row.state),
+        say(_STATES[standing(row)], standing(row)),
         _remark(row),
     )
 

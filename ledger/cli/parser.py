@@ -185,7 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
     listed.add_argument(
         "--state",
         action="append",
-        choices=("new", "assigned", "explained", "settled"),
+        choices=("new", "open", "assigned", "explained", "settled"),
         help=say("只列此状态（默认除 settled 外全部）", "only this state (default: all but settled)"),
     )
     assign = _action(finding_commands, common, "assign", "分派给某人", "assign to somebody")

@@ -179,10 +179,18 @@ def _key(plan: Plan, item: Item) -> str:
 def _tell_sql(plan: Plan, source: SourceConfig) -> None:
     from ledger.restore.sql import statements
 
+    backslashes = source.url.startswith(("mysql", "mariadb"))
     for statement in statements(plan, source):
-        print(f"{statement.sql};")
-        for name, value in statement.parameters.items():
-            print(f"--   :{name} = {'NULL' if value is None else repr(value)}")
+        line = f"{statement.literal(backslashes=backslashes)};"
+        if statement.masked:
+            print(
+                say(
+                    "-- 含个人信息，已遮蔽，不能照此执行：",
+                    "-- holds personal values, which are masked; not to be run as it is:",
+                )
+            )
+            line = "".join(f"-- {part}\n" for part in line.split("\n")).rstrip("\n")
+        print(line)
 
 
 def _tell_left_out(left_out: tuple[LeftOut, ...]) -> None:

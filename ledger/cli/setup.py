@@ -38,12 +38,15 @@ def _init(args: argparse.Namespace) -> int:
         return 0
     print(say(f"工作区已建立：{made}（参与方 {workspace.party}）", f"workspace made: {made} (party {workspace.party})"))
     print(say(f"合约 {chain.contract}，账户 {chain.account}", f"contract {chain.contract}, account {chain.account}"))
-    print(
-        say(
-            "下一步：在 duizhang.toml 配置数据源；登记对方：duizhang party add 名称 --out 文件",
-            "next: configure a source in duizhang.toml; register the other side: duizhang party add NAME --out FILE",
+    if args.join is None:
+        print(
+            say(
+                "下一步：在 duizhang.toml 配置数据源；登记对方：duizhang party add 名称 --out 文件",
+                "next: configure a source in duizhang.toml; register the other side: duizhang party add NAME --out FILE",
+            )
         )
-    )
+    else:
+        print(say("下一步：在 duizhang.toml 配置数据源", "next: configure a source in duizhang.toml"))
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ledger.chain.account import account_address, load_account
 from ledger.chain.doctor import diagnose
+from ledger.config import load_config
 from ledger.doctor.diagnosis import Diagnosis, fine, problem, skipped, warning, wrong
 from ledger.errors import LedgerError
 from ledger.keys import parse_key
@@ -128,11 +129,21 @@ def _disk(root: Path) -> Iterator[Diagnosis]:
 # ---- what lies in the workspace ----
 
 
+def _elsewhere(root: Path) -> bool:
+    """Whether the store is no file of this workspace; what is wrong with the settings is said elsewhere."""
+    try:
+        return not load_config(root / "duizhang.toml").store_url.startswith("sqlite")
+    except LedgerError:
+        return False
+
+
 def _folders(root: Path) -> Iterator[Diagnosis]:
     bad = False
     for name in ("keys", "store", "entries", "archive"):
         folder = root / name
         where = str(folder)
+        if name == "store" and not folder.exists() and _elsewhere(root):
+            continue
         if not folder.is_dir():
             # Without keys nothing works; the next writing job makes the others, except the store's.
             if name in ("keys", "store"):

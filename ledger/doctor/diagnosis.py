@@ -110,7 +110,7 @@ _MENDS: dict[str, tuple[str, str]] = {
     "store.encoding": _ASK,
     "store.connection_lost": ("再运行一次；反复出现时检查网络与服务器日志", "run it again; if it comes back, look at the network and the server's log"),
     "source.missing": ("改正 duizhang.toml 中该数据源的 url（{where} 不存在）", "correct the source's url in duizhang.toml ({where} is not there)"),
-    "source.permission": _RIGHTS,
+    "source.permission": ("按上面的说明授权", "give the rights that the message names"),
     "source.locked": ("等占用它的程序结束：fuser {where}", "wait for the program that holds it: fuser {where}"),
     "source.table_missing": ("改正 duizhang.toml 中该数据源的 table", "correct the source's table in duizhang.toml"),
     "source.column_missing": (

@@ -70,7 +70,13 @@ def draft(catalog_id: str, origin: Origin) -> Drafted:
     key, key_from = guess_key(_without(columns, odd), fields)
     fields = [replace(f, rules={"required": True}) if f.name in key else f for f in fields]
     return Drafted(
-        Catalog(catalog_id, 1, key, tuple(fields), _subject(columns)),
+        Catalog(
+            catalog_id,
+            1,
+            key,
+            tuple(fields),
+            _subject([c for c, f in zip(columns, fields, strict=True) if not f.personal]),
+        ),
         tuple(columns),
         key_from,
         frozenset(name for name, guess in guesses.items() if guess.empty),

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from ledger.batch.book import now
@@ -123,18 +123,24 @@ def listed(
     *,
     catalog_id: str | None = None,
     kinds: Sequence[str] = (),
-    states: Sequence[models.FindingState] = (),
+    states: Sequence[str] = (),
     after: int = 0,
     limit: int | None = None,
 ) -> list[models.Tracked]:
-    """Findings by id, those after `after`; by default all that are not settled."""
+    """Findings by id, those after `after`, that stand in one of `states` (see `standing`); by default all that are not settled."""
     row = models.Tracked
     chosen = select(row).where(row.id > after).order_by(row.id)
     if catalog_id is not None:
         chosen = chosen.where(row.catalog_id == catalog_id)
     if kinds:
         chosen = chosen.where(row.kind.in_(kinds))
-    chosen = chosen.where(row.state.in_(states) if states else row.state != "settled")
+    told = row.told_at.is_not(None) | (row.first_run != row.last_run)
+    standing_in = {
+        "new": (row.state == "new") & ~told,
+        "open": (row.state == "new") & told,
+        **{state: row.state == state for state in ("assigned", "explained", "settled")},
+    }
+    chosen = chosen.where(or_(*(standing_in[state] for state in states)) if states else row.state != "settled")
     with store.read() as session:
         return list(session.scalars(chosen.limit(limit)))
 
@@ -161,6 +167,12 @@ def explain(store: Store, ids: Sequence[int], *, until: str, reason: str, by: st
     return rows
 
 
+def standing(row: models.Tracked) -> str:
+    """How a finding stands, in the words of the reports: `open` once more than the first reconciliation, or a brief, told of it."""
+    told = row.told_at is not None or row.first_run != row.last_run
+    return "open" if row.state == "new" and told else row.state
+
+
 def tracked_json(row: models.Tracked) -> dict[str, object]:
     """A finding as it is worked, in the words of the JSON output."""
     return {
@@ -170,7 +182,7 @@ def tracked_json(row: models.Tracked) -> dict[str, object]:
         "key": None if row.key is None else json.loads(row.key),
         "key_tag": row.key_tag,
         "batch": row.batch,
-        "state": row.state,
+        "state": standing(row),
         "assigned_to": row.assigned_to,
         "explained_until": row.explained_until,
         "reason": row.reason,

@@ -165,7 +165,8 @@ def _read_back(writer: Writer, kernel: Kernel, plan: Plan, restored: Mapping[byt
             item = restored.get(tags[at].tobytes())
             if item is not None:
                 if item.key_tag in right or result.entries[at].tobytes() != item.entry:
-                    raise _differs(plan, item, writer.where)
+                    found = {name: result.values[name][at].as_py() for name in item.expected}
+                    raise _differs(plan, item, writer.where, found)
                 right.add(item.key_tag)
     for tag, item in restored.items():
         if tag not in right:
@@ -179,12 +180,18 @@ def _read_back(writer: Writer, kernel: Kernel, plan: Plan, restored: Mapping[byt
         )
 
 
-def _differs(plan: Plan, item: Item, where: str) -> SourceError:
+def _differs(plan: Plan, item: Item, where: str, found: Mapping[str, str | None] | None = None) -> SourceError:
     label = plan.label(item)
+    name = next((name for name, value in (found or {}).items() if value != item.expected[name]), None)
+    zh = en = ""
+    if name is not None and found is not None:
+        wrote, came = plan.shown(name, item.expected[name]), plan.shown(name, found[name])
+        zh = f"，字段 {name}：写入 {wrote!r}，读回 {came!r}；请把该列声明为 TEXT，并检查触发器"
+        en = f", field {name}: wrote {wrote!r}, read back {came!r}; declare the column TEXT and look for triggers"
     return SourceError(
         "restore.differs",
-        f"记录 {label} 写入后读回的内容与存证不符（触发器，或列的类型？），已全部回滚",
-        f"record {label}, read back after writing, is not what was anchored (a trigger, or a column's type?); all was rolled back",
+        f"记录 {label} 写入后读回的内容与存证不符{zh or '（触发器，或列的类型？）'}；已全部回滚",
+        f"record {label}, read back after writing, is not what was anchored{en or ' (a trigger, or a column type?)'}; all was rolled back",
         where,
     )
 

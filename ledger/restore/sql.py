@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sqlalchemy.engine import make_url
@@ -13,12 +14,28 @@ _SAME = {"sqlite": "IS", "mysql": "<=>", "mariadb": "<=>"}
 """Equality that holds between two nulls; IS NOT DISTINCT FROM in standard SQL."""
 
 
+_PARAMETER = re.compile(r"(?<=[ (]):((?:new|old)_[a-z0-9_]+|batch)\b")
+
+
 @dataclass(frozen=True)
 class Statement:
     """One statement; `parameters` by name, values of personal fields masked."""
 
     sql: str
     parameters: dict[str, str | None]
+    masked: bool = False
+
+    def literal(self, *, backslashes: bool) -> str:
+        """The statement with its values written into it; `backslashes` for servers to which a backslash is an escape."""
+
+        def value(found: re.Match[str]) -> str:
+            text = self.parameters[found[1]]
+            if text is None:
+                return "NULL"
+            text = text.replace("\\", "\\\\") if backslashes else text
+            return "'" + text.replace("'", "''") + "'"
+
+        return _PARAMETER.sub(value, self.sql)
 
 
 def statements(plan: Plan, source: SourceConfig) -> list[Statement]:
@@ -40,7 +57,7 @@ def _update(plan: Plan, source: SourceConfig, item: Item) -> Statement:
         conditions.append(f"{_column(source, name)} {same} :old_{name}")
         parameters[f"old_{name}"] = plan.shown(name, value)
     sql = f"UPDATE {_table(source)} SET {', '.join(settings)} WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted
-    return Statement(sql, parameters)
+    return Statement(sql, parameters, _masks(plan, item))
 
 
 def _insert(plan: Plan, source: SourceConfig, item: Item) -> Statement:
@@ -53,7 +70,13 @@ def _insert(plan: Plan, source: SourceConfig, item: Item) -> Statement:
         values.append(":batch")
         parameters["batch"] = item.batch
     sql = f"INSERT INTO {_table(source)} ({', '.join(columns)}) VALUES ({', '.join(values)})"  # noqa: S608 - quoted
-    return Statement(sql, parameters)
+    return Statement(sql, parameters, _masks(plan, item))
+
+
+def _masks(plan: Plan, item: Item) -> bool:
+    """Whether a value of the statement was masked."""
+    named = item.expected if item.observed is None else {**item.observed, **{c.field: None for c in item.changes}}
+    return any(plan.catalog.by_name[name].personal for name in named)
 
 
 def _column(source: SourceConfig, field: str) -> str:

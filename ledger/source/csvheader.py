@@ -57,8 +57,8 @@ def resolve_header(
             raise
         raise InputError(
             error.code,
-            f"{error.zh}。表头似乎在第 {number} 行：请加 --header-row {number}",
-            f"{error.en}. The header seems to be in row {number}: say --header-row {number}",
+            f"{error.zh}。表头似乎在第 {number} 行：请加 --header-row {number}（收件箱中的文件：[source.{catalog.id}.file] header_row = {number}）",
+            f"{error.en}. The header seems to be in row {number}: say --header-row {number} (for files in the inbox: [source.{catalog.id}.file] header_row = {number})",
             where,
         ) from error
 

@@ -103,8 +103,9 @@ def resolve_columns(
     if missing:
         raise SourceError(
             "source.column_missing",
-            f"缺少列：{'、'.join(missing)}；表中有：{', '.join(names)}",
-            f"lacks the columns {', '.join(missing)}; it has: {', '.join(names)}",
+            f'缺少列：{"、".join(missing)}；表中有：{", ".join(names)}。列名不同时请在 [source.{catalog.id}.columns] 写 字段 = "列名"',
+            f'lacks the columns {", ".join(missing)}; it has: {", ".join(names)}. Where names differ, say field = "column" in '
+            f"[source.{catalog.id}.columns]",
             where,
         )
     used = {*by_field.values(), *others.values()}

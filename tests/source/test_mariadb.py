@@ -211,7 +211,7 @@ def test_what_an_administrator_hides_from_sessions_is_read_all_the_same(mariadb:
         assert len(mariadb.run("SELECT * FROM t")) < 2, "the setting does hide rows"
         assert read(mariadb)[0]["no"] == ["a", "b"]
     finally:
-        mariadb.run(f"SET GLOBAL {setting.split()[0]} = DEFAULT")
+        mariadb.run(f"SET GLOBAL {setting.split(maxsplit=1)[0]} = DEFAULT")
 
 
 def test_a_session_that_would_show_another_time_is_refused(table: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,6 +228,7 @@ def test_a_chain_that_is_down_empty_or_another_stops_the_job(pair: Pair) -> None
                     break
                 except Exception:
                     rpc.close()
+                    time.sleep(0.05)
         with chain_at(pair.city, f"http://127.0.0.1:{port}"):
             refused(pair.city.run("reconcile", "permits", "--json"), "chain.empty")
             with Rpc(f"http://127.0.0.1:{port}") as rpc:

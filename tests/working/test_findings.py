@@ -52,6 +52,16 @@ def test_a_finding_is_new_once_and_then_open(damaged: Pair) -> None:
     assert states(reconcile(damaged)) == {"A-1": "open", "A-2": "open", "A-3": "new"}
 
 
+def test_a_list_tells_new_and_open_as_the_reports_do(damaged: Pair) -> None:
+    reconcile(damaged)
+    damaged.sql("DELETE FROM permits WHERE no = 'A-3'")
+    reconcile(damaged)
+    assert [row["key"]["no"] for row in tracked(damaged, "--state", "new")] == ["A-3"]
+    assert [row["state"] for row in tracked(damaged, "--state", "open")] == ["open", "open"]
+    damaged.city.run("nightly")
+    assert tracked(damaged, "--state", "new") == [], "the brief has told of them"
+
+
 def test_findings_are_assigned_explained_and_counted_in_their_own_column(damaged: Pair) -> None:
     reconcile(damaged)
     one, two = tracked(damaged)
@@ -111,9 +121,9 @@ def test_another_kind_of_difference_is_another_finding(damaged: Pair) -> None:
     assert states(reconcile(damaged)) == {"A-1": "new", "A-2": "open"}
     kinds = {
         (row["key"]["no"], row["kind"], row["state"])
-        for row in tracked(damaged, "--state", "new", "--state", "settled")
+        for row in tracked(damaged, "--state", "new", "--state", "open", "--state", "settled")
     }
-    assert kinds == {("A-1", "altered", "settled"), ("A-1", "missing", "new"), ("A-2", "missing", "new")}
+    assert kinds == {("A-1", "altered", "settled"), ("A-1", "missing", "new"), ("A-2", "missing", "open")}
 
 
 def test_what_could_not_be_told_settles_nothing(damaged: Pair) -> None:

@@ -71,6 +71,14 @@ def test_the_statements_do_what_apply_does_when_run_by_hand(damaged: Pair) -> No
     assert damaged.city.ok("reconcile", "permits")["verdict"] == "matched"
 
 
+def test_the_sql_that_is_printed_can_be_run_as_it_is(damaged: Pair) -> None:
+    damaged.sql("UPDATE permits SET holder = 'O''Brien :old_fee' WHERE no = 'A-1'")
+    printed = damaged.city.run("restore", "permits", "--format", "sql").out
+    with closing(sqlite3.connect(damaged.database)) as connection:
+        connection.executescript(printed)
+    assert damaged.city.ok("reconcile", "permits")["verdict"] == "matched"
+
+
 def test_apply_puts_back_only_what_differs_and_reconciles(damaged: Pair) -> None:
     done = applied(damaged)
     assert {(it["key"]["no"], it["result"]) for it in done["items"]} == {
