@@ -58,7 +58,7 @@ class Explanation(BaseModel):
     """Why it is there, and until when that holds (the day included)."""
 
     model_config = ConfigDict(extra="forbid")
-    until: str = Field(pattern=DAY, description="YYYY-MM-DD, not past", examples=["2099-12-31"])
+    until: str = Field(pattern=DAY, description="YYYY-MM-DD, not past, at most 366 days away", examples=["2099-12-31"])
     reason: Text = Field(examples=["数据源正在迁移"])
     by: Text | None = Field(
         None, description="the person behind the token; the token's name is recorded in any case", examples=[None]

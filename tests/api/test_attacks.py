@@ -7,6 +7,7 @@ import secrets
 import socket
 import sqlite3
 import time
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 from tests.api.conftest import Server, serving
 from tests.conftest import Pair
 
+LATER = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
 PROBLEM = {"type", "title", "status", "detail", "code", "where"}
 RUN = "0" * 32
 PATHS = [
@@ -43,7 +45,7 @@ PATHS = [
 BODIES = {
     "/v1/reconciliations": {"catalog": "permits"},
     "/v1/findings/1/assign": {"to": "x"},
-    "/v1/findings/1/explain": {"until": "2099-01-01", "reason": "x"},
+    "/v1/findings/1/explain": {"until": LATER, "reason": "x"},
 }
 PUBLIC = {"/health", "/v1/verify"}
 JSON = {"Content-Type": "application/json"}

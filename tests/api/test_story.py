@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -12,6 +13,8 @@ import openpyxl
 
 from tests.api.conftest import Server
 from tests.conftest import Pair
+
+LATER = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
 
 
 def test_a_reconciliation_asked_for_over_http_says_what_the_command_says(damaged: Pair, run: Any) -> None:
@@ -98,9 +101,9 @@ def test_findings_are_worked_under_the_tokens_name(worker: httpx.Client, run: An
     number = listed[0]["id"]
     given = worker.post(f"/v1/findings/{number}/assign", json={"to": "李四", "by": "王五"}).json()
     assert (given["state"], given["assigned_to"], given["changed_by"]) == ("assigned", "李四", "测试: 王五")
-    body = {"until": "2099-01-01", "reason": "迁移"}
+    body = {"until": LATER, "reason": "迁移"}
     told = worker.post(f"/v1/findings/{number}/explain", json=body).json()
-    assert (told["state"], told["explained_until"], told["changed_by"]) == ("explained", "2099-01-01", "测试")
+    assert (told["state"], told["explained_until"], told["changed_by"]) == ("explained", LATER, "测试")
     assert [it["id"] for it in worker.get("/v1/findings", params={"state": "explained"}).json()["items"]] == [number]
     past = worker.post(f"/v1/findings/{number}/explain", json={"until": "2001-01-01", "reason": "x"})
     assert (past.status_code, past.json()["code"]) == (422, "finding.until_past")
