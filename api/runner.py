@@ -79,7 +79,7 @@ class Runner(threading.Thread):
             child.wait()
         with contextlib.suppress(LedgerError):
             # Else its heartbeat grows stale and another worker gives it back.
-            self._settle()
+            self._settle(told_to_stop=True)
 
     def _step(self) -> None:
         if time.monotonic() >= self._recover_at:
@@ -123,8 +123,8 @@ class Runner(threading.Thread):
         self._run_id = run_id
         _log.info("reconciliation %s began", run_id)
 
-    def _settle(self) -> None:
+    def _settle(self, *, told_to_stop: bool = False) -> None:
         """The child has ended: give back what it did not finish (nothing, if it wrote an outcome)."""
-        runs.release(self._desk.store, self._run_id, self.worker)
+        runs.release(self._desk.store, self._run_id, self.worker, told_to_stop=told_to_stop)
         self._child = None
         _log.info("reconciliation %s ended", self._run_id)

@@ -39,6 +39,8 @@ NIGHTLY = "nightly"
 """Who asks at night; only its reports stand in a brief."""
 MAX_QUEUED = 16
 """Waiting reconciliations of one catalog, each of another scope."""
+PRUNED_AFTER_SECONDS = 3600.0
+"""Nothing younger is pruned, however many there are."""
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 20.0
 """A running reconciliation that has not been heard of for so long has lost its worker."""
@@ -160,12 +162,19 @@ def recover(store: Store, *, stale_seconds: float = STALE_SECONDS) -> list[str]:
     return [row.id for row in lost]
 
 
-def release(store: Store, run_id: str, worker: str) -> None:
-    """A worker that stops before the end gives its reconciliation back, as `recover` would."""
+def release(store: Store, run_id: str, worker: str, *, told_to_stop: bool = False) -> None:
+    """A worker gives back what was not finished, as `recover` would; being told to stop counts as no attempt.
+
+    Else two workers that end one after the other could use up both of them: the second may claim what the first gave back.
+    """
     with store.write() as session:
         row = _own(session, run_id, worker)
         if row is not None:
-            _give_back(row)
+            if told_to_stop:
+                row.attempts -= 1
+                _queue_again(row)
+            else:
+                _give_back(row)
 
 
 def fail(store: Store, run_id: str, worker: str, error: LedgerError) -> None:
@@ -323,11 +332,13 @@ def _prune(session: Session, catalog_id: str, keep: int) -> None:
     ended = row.state.in_(("finished", "failed", "interrupted"))
     # Apart, so that failures and answers about a part never push out those that looked at everything.
     whole = (row.state == "finished") & (row.scope == _scope_text(Scope()))
+    # Whoever asked for one that has just ended will want to read it.
+    limit = models.utc_text(datetime.now(UTC) - timedelta(seconds=PRUNED_AFTER_SECONDS))
     ids: list[str] = []
     for group in (whole, ~whole):
         old = (
             select(row.id)
-            .where(row.catalog_id == catalog_id, ended, group)
+            .where(row.catalog_id == catalog_id, ended, group, row.finished_at < limit)
             .order_by(row.created_at.desc(), row.id.desc())
         )
         ids += list(session.scalars(old))[keep:]
@@ -355,7 +366,7 @@ def _own(session: Session, run_id: str, worker: str) -> models.Reconciliation | 
 
 def _give_back(row: models.Reconciliation) -> None:
     if row.attempts < MAX_ATTEMPTS:
-        row.state, row.worker, row.heartbeat_at, row.progress_rows = "queued", None, None, 0
+        _queue_again(row)
         return
     row.state, row.finished_at = "interrupted", now()
     row.error = _error_text(
@@ -374,6 +385,10 @@ def _new_id() -> str:
 def _place(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "-"
+
+
+def _queue_again(row: models.Reconciliation) -> None:
+    row.state, row.worker, row.heartbeat_at, row.progress_rows = "queued", None, None, 0
 
 
 def _scope_text(scope: Scope) -> str:

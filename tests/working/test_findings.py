@@ -282,6 +282,19 @@ def test_a_lost_worker_is_replaced_once(damaged: Pair) -> None:
         assert json.loads(row.error)["code"] == "reconciliation.interrupted"
 
 
+def test_giving_back_uses_up_no_attempt(damaged: Pair) -> None:
+    with closing(Workspace(damaged.city.home).open_store("update")) as store:
+        run_id = runs.enqueue(store, "permits", Scope(), "api").id
+        for _ in range(3):
+            assert runs.claim(store, "w") is not None
+            runs.release(store, run_id, "somebody else")
+            assert runs.get(store, run_id).state == "running"  # type: ignore[union-attr]
+            runs.release(store, run_id, "w", told_to_stop=True)
+            row = runs.get(store, run_id)
+            assert row is not None
+            assert (row.state, row.attempts, row.worker) == ("queued", 0, None)
+
+
 def test_a_claimed_reconciliation_is_performed_beside_a_locked_workspace(damaged: Pair) -> None:
     workspace = Workspace(damaged.city.home)
     with workspace.locked("nightly"), closing(workspace.open_store("update")) as store:
@@ -335,7 +348,8 @@ def test_an_outcome_is_written_only_by_its_worker(damaged: Pair, monkeypatch: py
         assert runs.found(store, run_id) == []
 
 
-def test_old_ones_are_pruned(damaged: Pair) -> None:
+def test_old_ones_are_pruned(damaged: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "PRUNED_AFTER_SECONDS", -1.0)
     config = damaged.city.home / "duizhang.toml"
     config.write_text(config.read_text("utf-8") + "\n[api]\nkeep_reconciliations = 2\n", "utf-8")
     damaged.city.run("nightly")
