@@ -97,18 +97,36 @@ class ApiConfig:
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """`[chain]`: `rpc` is "embedded" (then `home` is the chain's folder) or an http(s) URL."""
+    """`[chain]`: `rpc` is "embedded" (then `home` is the chain's folder) or an http(s) URL.
+
+    `disputes` is the address of the dispute registry, None in a workspace that knows none. `most_*` bound what is packed into one
+    transaction: claims, bytes of call data, gas.
+    """
 
     rpc: str
     home: str
     contract: str
     account: str
     finality: str = "instant"
+    disputes: str | None = None
+    most_claims: int = 100
+    most_bytes: int = 120_000
+    most_gas: int = 16_000_000
 
     @property
     def embedded(self) -> bool:
         """True if the chain is the local development chain kept in `home`."""
         return self.rpc == "embedded"
+
+
+@dataclass(frozen=True)
+class DeadlinesConfig:
+    """`[deadlines]`, in working days: until what was announced must have landed, until the other side must have anchored what it
+    received, until a dispute must be answered."""
+
+    land: int = 2
+    receive: int = 2
+    answer: int = 10
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,7 @@ class Config:
     approvers: int = 1
     notify: NotifyConfig = field(default_factory=NotifyConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
+    deadlines: DeadlinesConfig = field(default_factory=DeadlinesConfig)
 
 
 def check_party_name(name: str, where: str = "") -> str:
@@ -142,17 +161,25 @@ def parse_config(data: bytes, where: str) -> Config:
         doc = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
         raise InputError("config.toml", f"不是有效的 TOML：{cause}", f"not valid TOML: {cause}", where) from cause
-    _only(doc, {"party", "store", "chain", "source", "consent", "notify", "api"}, "", where)
+    _only(doc, {"party", "store", "chain", "source", "consent", "notify", "api", "deadlines"}, "", where)
     store = _table(doc, "store", where)
     _only(store, {"url"}, "store.", where)
     chain = _table(doc, "chain", where)
-    _only(chain, {"rpc", "home", "contract", "account", "finality"}, "chain.", where)
+    packing = {
+        "most_claims": (100, 1, 1000),
+        "most_bytes": (120_000, 2_000, 131_072),
+        "most_gas": (16_000_000, 500_000, 1 << 40),
+    }
+    _only(chain, {"rpc", "home", "contract", "account", "finality", "disputes", *packing}, "chain.", where)
+    disputes = _optional_text(chain, "disputes", "chain.", where)
     parsed_chain = ChainConfig(
         rpc=_rpc(_text(chain, "rpc", "chain.", where, "embedded"), where),
         home=_text(chain, "home", "chain.", where, "chain"),
         contract=_matching(_text(chain, "contract", "chain.", where), _ADDRESS, "chain.contract", where),
         account=_matching(_text(chain, "account", "chain.", where), _ADDRESS, "chain.account", where),
         finality=str(parse_finality(_text(chain, "finality", "chain.", where, "instant"), where)),
+        disputes=None if disputes is None else _matching(disputes, _ADDRESS, "chain.disputes", where),
+        **{name: _count(chain, name, "chain.", where, *bounds) for name, bounds in packing.items()},
     )
     sources = {
         catalog_id: _source(table, f"source.{catalog_id}.", where)
@@ -166,6 +193,7 @@ def parse_config(data: bytes, where: str) -> Config:
         approvers=_approvers(_table(doc, "consent", where), where),
         notify=_notify(_table(doc, "notify", where), where),
         api=_api(_table(doc, "api", where), where),
+        deadlines=_deadlines(_table(doc, "deadlines", where), where),
     )
 
 
@@ -334,6 +362,12 @@ def _api(table: Mapping[str, object], where: str) -> ApiConfig:
     _only(table, {"host", *limits}, "api.", where)
     counts = {name: _count(table, name, "api.", where, *bounds) for name, bounds in limits.items()}
     return ApiConfig(host=_text(table, "host", "api.", where, "127.0.0.1"), **counts)
+
+
+def _deadlines(table: Mapping[str, object], where: str) -> DeadlinesConfig:
+    days = {"land": (2, 0, 250), "receive": (2, 0, 250), "answer": (10, 1, 250)}
+    _only(table, set(days), "deadlines.", where)
+    return DeadlinesConfig(**{name: _count(table, name, "deadlines.", where, *bounds) for name, bounds in days.items()})
 
 
 def _rpc(rpc: str, where: str) -> str:

@@ -114,7 +114,7 @@ class _KeepingBook(Book):
             return kept[1]
 
     def _basis(self, streams: Streams, stream: StreamId, keys: CatalogKeys) -> _Basis:
-        batches = streams.batches(stream)
+        batches = streams.all_batches(stream)
         row = models.EntrySet
         chosen = (
             select(row.id, row.root, row.size, row.entries_sha256)

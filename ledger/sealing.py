@@ -314,7 +314,7 @@ def _descriptor(job: Job, catalog: Catalog, kind: str) -> Descriptor:
             )
         )
     letter = {"sealed": "S", "correction": "C"}[kind]
-    used |= {batch.descriptor.batch for batch in job.streams.batches(stream)}
+    used |= {batch.descriptor.batch for batch in job.streams.all_batches(stream)}
     number = next(name for n in range(1, len(used) + 2) if (name := f"{letter}{day:%Y%m%d}-{n}") not in used)
     return job.descriptor(catalog, key, stream, number=number, kind=kind, period=day.isoformat())
 

@@ -75,12 +75,20 @@ class Streams:
     by_batch: Mapping[str, AnnouncedBatch] = field(default_factory=dict)
 
     def batches(self, stream: StreamId) -> tuple[AnnouncedBatch, ...]:
-        """The batches of `stream`, oldest first; empty for a stream nobody anchored."""
+        """The batches of `stream` that carry versions, oldest first: all but its snapshots, which only repeat their fold."""
+        return tuple(batch for batch in self.all_batches(stream) if batch.descriptor.kind != "snapshot")
+
+    def snapshots(self, stream: StreamId) -> tuple[AnnouncedBatch, ...]:
+        """The snapshots of `stream`, oldest first."""
+        return tuple(batch for batch in self.all_batches(stream) if batch.descriptor.kind == "snapshot")
+
+    def all_batches(self, stream: StreamId) -> tuple[AnnouncedBatch, ...]:
+        """Batches and snapshots of `stream` in its order; empty for a stream nobody anchored."""
         return self.by_id.get(stream, ())
 
     def find(self, stream: StreamId, number: str) -> AnnouncedBatch | None:
-        """The batch of that number, or None."""
-        return next((batch for batch in self.batches(stream) if batch.descriptor.batch == number), None)
+        """The batch or snapshot of that number, or None."""
+        return next((batch for batch in self.all_batches(stream) if batch.descriptor.batch == number), None)
 
     def of_catalog(self, catalog_id: str, *, sender: str | None = None, receiver: str | None = None) -> list[StreamId]:
         """The streams of a catalog, optionally of one sender or receiver, sorted by name."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ledger.cli.records import tell_left_out
 from ledger.cli.speech import note, print_json, say
 from ledger.cli.workspace import job
-from ledger.errors import NotBuiltError
 
 if TYPE_CHECKING:
     from ledger.batch.intake import FileOptions
@@ -91,8 +90,6 @@ def _send(args: argparse.Namespace) -> int:
 def _receive(args: argparse.Namespace) -> int:
     from ledger.delivery.receive import receive
 
-    if args.final:
-        raise NotBuiltError("receive --final")
     with job(args) as opened:
         catalog = opened.workspace.catalog(args.catalog)
         received = receive(opened, catalog, _file(args), number=args.batch, sender=args.party, load=args.load)

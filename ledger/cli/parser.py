@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import NoReturn
 
 from ledger.cli.speech import say
 from ledger.errors import InputError
 
-NOT_BUILT = ("attest", "dispute", "snapshot", "export", "import", "report")
+NOT_BUILT = ("report",)
 """Commands of the design that later versions bring; refused by name, with exit 2."""
 
 
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     init.add_argument("dir", nargs="?", metavar="DIR", help=say("目录（须为空）", "folder (must be empty)"))
     init.add_argument("--party", help=say("本方名称（默认 local）", "this party's name (default local)"))
     init.add_argument("--join", metavar="FILE", help=say("由 party add 生成的加入文件", "join file made by party add"))
-
+    _passphrase(init)
     init.add_argument(
         "--store",
         metavar="URL",
@@ -74,8 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out",
         metavar="FILE",
         required=True,
-        help=say("加入文件（含密钥，权限 0600）", "join file (holds keys, mode 0600)"),
+        help=say("加入文件（加密，权限 0600）", "join file (encrypted, mode 0600)"),
     )
+    _passphrase(party_add)
 
     chain = add("chain", "setup", "本地开发链：up、down、status", "the local development chain: up, down, status")
     chain_commands = _actions(chain)
@@ -123,7 +125,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PARTY",
         help=say("使用与该方的交换密钥（默认本方密钥）", "use the key shared with PARTY (default: own)"),
     )
-    digest.add_argument("--cells", metavar="M", help=say("（后续版本）差异摘要", "(later) sketch"))
+    digest.add_argument(
+        "--cells",
+        metavar="M",
+        type=int,
+        help=say("同时给出 M 个单元的差异摘要（明文）", "also the sketch of M cells, in clear"),
+    )
     _file_options(digest)
 
     send = add("send", "delivery", "发送方：把一次下发登记上链", "the sender's side of a delivery")
@@ -133,13 +140,29 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         help=say("数据所属日期或区间 YYYY-MM-DD[/YYYY-MM-DD]", "day or range the data belong to"),
     )
+    send.add_argument(
+        "--correction", action="store_true", help=say("这是更正批次（correction）", "this is a correction batch")
+    )
+    send.add_argument(
+        "--cells",
+        metavar="M",
+        type=int,
+        help=say(
+            "差异摘要的单元数（4–1800，4 的倍数；0 为不带；默认按条数）",
+            "cells of the sketch (4-1800, a multiple of 4; 0: none; default: by size)",
+        ),
+    )
 
     receive = add("receive", "delivery", "接收方：核对并登记收到的内容", "the receiver's side of a delivery")
     _delivery_options(receive, "--from")
     receive.add_argument(
         "--load", action="store_true", help=say("把文件中的行写入数据源", "write the file's rows into the source")
     )
-    receive.add_argument("--final", action="store_true", help=say("（后续版本）", "(later)"))
+    receive.add_argument(
+        "--final",
+        action="store_true",
+        help=say("以此为终：此后入库的不再补登", "final: what lands later is not anchored any more"),
+    )
 
     anchor = add(
         "anchor",
@@ -171,7 +194,12 @@ def build_parser() -> argparse.ArgumentParser:
         ("--until", "至该日止的批次", "batches of this day or earlier"),
     ):
         reconcile.add_argument(name, metavar="YYYY-MM-DD", help=say(zh, en))
-    reconcile.add_argument("--with", dest="later_with", metavar="PARTY", help=say("（后续版本）", "(later)"))
+    reconcile.add_argument(
+        "--with",
+        dest="counterpart",
+        metavar="PARTY",
+        help=say("与该方在链上的登记逐批核对", "batch by batch against what PARTY anchored"),
+    )
     # What the API starts: a reconciliation that was asked for and stands in the store.
     add_hidden("run-reconciliation", "runs").add_argument("id", metavar="ID")
 
@@ -247,7 +275,17 @@ def build_parser() -> argparse.ArgumentParser:
     prove.add_argument(
         "--out", metavar="PATH", help=say("输出文件；多个键时为目录", "output file; a folder for several keys")
     )
-    prove.add_argument("--subject", metavar="CODE", help=say("（后续版本）", "(later)"))
+    prove.add_argument(
+        "--subject",
+        metavar="CODE",
+        help=say(
+            "证明该主体在快照中的全部记录，或没有记录",
+            "prove all records on this subject in a snapshot, or that there are none",
+        ),
+    )
+    prove.add_argument(
+        "--with", dest="counterpart", metavar="PARTY", help=say("取与该方的数据流", "of the stream shared with PARTY")
+    )
 
     verify = add(
         "verify",
@@ -260,11 +298,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--trust", metavar="FILE", help=say("信任文件（自行取得）", "trust file (obtained by yourself)")
     )
     verify.add_argument("--rpc", metavar="URL", help=say("链的 RPC 地址", "RPC URL of the chain"))
+    verify.add_argument(
+        "--require",
+        metavar="N",
+        type=int,
+        default=1,
+        choices=(1, 2),
+        help=say("须有几方作证（默认 1）", "how many parties must vouch (default 1)"),
+    )
     verify.add_argument("--checkpoint", metavar="FILE", help=say("（后续版本）", "(later)"))
 
     trust = add("trust", "proving", "信任文件", "trust file")
     trust_export = _action(_actions(trust), common, "export", "导出信任文件", "write the trust file")
     trust_export.add_argument("--out", metavar="FILE")
+
+    _two_parties(add, common)
 
     add("fsck", "checking", "台账自查：文件、归档、链上存证", "the store against itself and the chain")
     add(
@@ -313,6 +361,134 @@ def build_parser() -> argparse.ArgumentParser:
     for name in NOT_BUILT:
         add(name, "later", "（后续版本）", "(later)").add_argument("rest", nargs=argparse.REMAINDER)
     return parser
+
+
+def _two_parties(add: Callable[[str, str, str, str], argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    """What is between two parties: statements, disputes, snapshots, entry files, bridges, erasure."""
+    by = say("经办人", "who says so")
+    attest = add(
+        "attest", "attesting", "对账单上链（双方各签一次）", "put the hash of the statement on chain; each side once"
+    )
+    attest.add_argument("catalog", metavar="CATALOG")
+    _between(attest, "--with", required=True)
+    attest.add_argument(
+        "--batch", metavar="NO", help=say("只就此批次（默认全部）", "about this batch only (default: all)")
+    )
+    attest.add_argument("--out", metavar="FILE", help=say("另存对账单", "write the statement here as well"))
+    attest.add_argument("--dry-run", action="store_true", help=say("只生成，不上链", "make it, put nothing on chain"))
+
+    dispute = add(
+        "dispute", "disputes", "争议：open、answer、close、list、show", "disputes: open, answer, close, list, show"
+    )
+    actions = _actions(dispute)
+    opened = _action(actions, common, "open", "就一个批次的差异提出争议", "dispute the differences of a batch")
+    opened.add_argument("catalog", metavar="CATALOG")
+    opened.add_argument(
+        "key",
+        metavar="KEY",
+        nargs="*",
+        help=say("主键或 key_tag（默认全部差异）", "keys or key tags (default: all that differ)"),
+    )
+    _between(opened, "--with", required=True)
+    opened.add_argument("--batch", metavar="NO", required=True, help=say("批次号", "batch number"))
+    answer = _action(actions, common, "answer", "答复争议", "answer a dispute")
+    answer.add_argument("id", metavar="ID", type=int)
+    which = answer.add_mutually_exclusive_group(required=True)
+    which.add_argument("--concede", action="store_true", help=say("承认", "they are right"))
+    which.add_argument("--reject", action="store_true", help=say("不认可", "they are wrong"))
+    which.add_argument(
+        "--resend", metavar="NO", help=say("以此批次号重发有争议的记录", "send the disputed records again as batch NO")
+    )
+    answer.add_argument("--out", metavar="FILE", help=say("重发批次写到此 CSV", "the resent records as CSV"))
+    answer.add_argument(
+        "--evidence", metavar="FILE", help=say("证据文件（只上链其哈希）", "evidence (its hash goes on chain)")
+    )
+    close = _action(actions, common, "close", "了结争议", "close a dispute")
+    close.add_argument("id", metavar="ID", type=int)
+    how = close.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--settled-by",
+        metavar="NO",
+        help=say("由此批次了结（双方上链须一致）", "settled by batch NO, equal on both sides"),
+    )
+    how.add_argument("--withdrawn", action="store_true", help=say("撤回争议", "taken back"))
+    disputes = _action(actions, common, "list", "列出争议", "list disputes")
+    disputes.add_argument("--all", action="store_true", help=say("含已了结的", "closed ones too"))
+    _action(actions, common, "show", "一项争议的全部经过", "the whole history of one").add_argument(
+        "id", metavar="ID", type=int
+    )
+
+    snapshot = add(
+        "snapshot", "snapshots", "快照：数据流至某批次的累积状态上链", "anchor the fold of a stream up to a batch"
+    )
+    snapshot.add_argument("catalog", metavar="CATALOG")
+    sides = snapshot.add_mutually_exclusive_group()
+    _between(sides, "--to")
+    _between(sides, "--from")
+    snapshot.add_argument(
+        "--batch",
+        metavar="NO",
+        help=say(
+            "截至此批次（默认最后一批）；与 --from 同用时为快照批次号",
+            "up to this batch (default: the last); with --from, the snapshot's own number",
+        ),
+    )
+
+    bridge = add(
+        "bridge",
+        "bridging",
+        "衔接：目录换版或换密钥时开始新系列",
+        "begin a new series: another catalog version or key epoch",
+    )
+    bridge.add_argument("catalog", metavar="CATALOG")
+    _between(bridge, "--to")
+
+    for name, zh, en in (
+        ("export", "导出本方某批次的条目文件", "write the entries of a batch as this party anchored it"),
+        (
+            "import",
+            "导入对方某批次的条目文件（按其上链的根核验）",
+            "take in the other side's entries, checked against its root",
+        ),
+    ):
+        entries = _action(_actions(add(name, "entryfiles", zh, en)), common, "entries", zh, en)
+        entries.add_argument("catalog", metavar="CATALOG")
+        if name == "import":
+            entries.add_argument("file", metavar="FILE")
+        _between(entries, "--with", required=True)
+        entries.add_argument("--batch", metavar="NO", required=True, help=say("批次号", "batch number"))
+        if name == "export":
+            entries.add_argument("--out", metavar="FILE", required=True)
+
+    erase = add(
+        "erase", "erasing", "删除记录原文（链上承诺保留）", "remove a record's plaintext for good; its commitment stays"
+    )
+    erase.add_argument("catalog", metavar="CATALOG")
+    erase.add_argument("key", metavar="KEY", nargs="+")
+    erase.add_argument("--reason", required=True, help=say("理由", "why, in your words"))
+    erase.add_argument("--by", required=True, help=by)
+
+
+def _between(parser: argparse._ActionsContainer, option: str, *, required: bool = False) -> None:
+    # An argument of a group that excludes others cannot be required itself: the group is.
+    added = parser.add_argument(
+        option,
+        dest={"--with": "counterpart", "--to": "to", "--from": "sender"}[option],
+        metavar="PARTY",
+        help=say("对方名称", "the other party"),
+    )
+    added.required = required
+
+
+def _passphrase(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help=say(
+            "加入文件的口令（默认 DUIZHANG_PASSPHRASE_FILE，或加入文件旁的 .passphrase）",
+            "passphrase of the join file (default: DUIZHANG_PASSPHRASE_FILE, or FILE.passphrase beside it)",
+        ),
+    )
 
 
 def _common() -> argparse.ArgumentParser:

@@ -29,8 +29,6 @@ def run(args: argparse.Namespace) -> int:
     from ledger.reconcile.scope import parse_scope
     from ledger.reconcile.source import reconcile
 
-    if args.later_with is not None:
-        raise NotBuiltError("reconcile --with")
     scope = parse_scope(args.batch, args.since, args.until)
     if args.format == "html":
         raise NotBuiltError("reconcile --format html")

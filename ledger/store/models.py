@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     UniqueConstraint,
@@ -31,13 +32,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, mapped_column, objec
 BatchKind = Literal["delivery", "sealed", "correction", "snapshot"]
 Role = Literal["lawful", "held"]
 ClaimState = Literal["intent", "sent", "confirmed", "overtaken"]
-Purpose = Literal["anchor", "register", "move", "deploy"]
+Purpose = Literal["anchor", "register", "move", "deploy", "attest", "dispute"]
 TransactionState = Literal["signed", "sent", "mined", "confirmed", "replaced"]
 ConsentAction = Literal["accept", "withdraw"]
 ArrivalState = Literal["received", "anchored", "superseded"]
 ReconciliationState = Literal["queued", "running", "finished", "failed", "interrupted"]
 FindingState = Literal["new", "assigned", "explained", "settled"]
 RestoreState = Literal["intent", "applied", "failed"]
+ErasureState = Literal["intent", "done"]
+ClosingReason = Literal["final", "deadline"]
 NoticeState = Literal["waiting", "sent", "failed"]
 Channel = Literal["webhook", "mail"]
 
@@ -216,6 +219,7 @@ class Claim(Base):
     batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"))
     entry_set_id: Mapped[int] = mapped_column(Integer)
     known_revisions: Mapped[int]
+    sketch: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)  # encrypted, as it goes on chain
     state: Mapped[ClaimState] = mapped_column(Text)
     transaction_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("outbox.id"))
     revision: Mapped[int | None]
@@ -587,6 +591,72 @@ class Restore(Base):
     started_at: Mapped[str]
     finished_at: Mapped[str | None]
     told_at: Mapped[str | None]  # when a brief told of it
+
+
+class Erasure(Base):
+    """A record whose plaintext was removed here for good (design section 4); its commitment stays anchored.
+
+    Named by its key tag in one stream, whatever series the tag belongs to. `files` is the JSON list of files (relative to the
+    workspace) that held the plaintext and are to be gone when the state is `done`.
+    """
+
+    __tablename__ = "erasure"
+    __table_args__ = (
+        UniqueConstraint("catalog_id", "sender_party", "receiver_party", "key_tag"),
+        _hex("key_tag", 32),
+        _check("reason_given", "reason <> ''"),
+        _check("approved_by_given", "approved_by <> ''"),
+        _one_of("state", ErasureState),
+        *_only_when("state = 'done'", "finished_at"),
+        _utc("created_at"),
+        _utc("finished_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    catalog_id: Mapped[str]
+    sender_party: Mapped[str]
+    receiver_party: Mapped[str]
+    key_tag: Mapped[str]
+    reason: Mapped[str]
+    approved_by: Mapped[str]
+    files: Mapped[str]
+    state: Mapped[ErasureState] = mapped_column(Text)
+    created_at: Mapped[str]
+    finished_at: Mapped[str | None]
+
+
+class Closing(Base):
+    """A batch that this workspace, as receiver, looks at no more: what it holds stands, whatever lands later."""
+
+    __tablename__ = "closing"
+    __table_args__ = (_one_of("reason", ClosingReason), _utc("closed_at"))
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)
+    reason: Mapped[ClosingReason] = mapped_column(Text)
+    closed_at: Mapped[str]
+
+
+class Declaration(Base):
+    """What a catalog declared when batches were anchored under it: batches outlive the catalog file that made them."""
+
+    __tablename__ = "declaration"
+    __table_args__ = (_hex("digest", 64), _check("text_given", "text <> ''"), _utc("created_at"))
+
+    digest: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of `text`, the catalog digest of formats F1
+    text: Mapped[str]
+    created_at: Mapped[str]
+
+
+class NotCarried(Base):
+    """A key that a bridge to a new series left behind: its row did not verify under the old one. `key_tag` is the old one's."""
+
+    __tablename__ = "not_carried"
+    __table_args__ = (_hex("key_tag", 32),)
+
+    batch_id: Mapped[str] = mapped_column(
+        ForeignKey("batch.id"), primary_key=True
+    )  # the bridge's batch of the new series
+    key_tag: Mapped[str] = mapped_column(primary_key=True)
 
 
 class Notice(Base):

@@ -64,7 +64,9 @@ def test_a_dump_that_is_no_whole_chain_is_refused(dump: object) -> None:
     assert caught.value.code == "chain.dump_refused"
 
 
-@pytest.mark.parametrize("raw", [b"", b"plain", gzip.compress(b"not json", mtime=0), gzip.compress(b"{}" * 99, mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "raw", [b"", b"plain", gzip.compress(b"not json", mtime=0), gzip.compress(b"{}" * 99, mtime=0)[:-9]]
+)
 def test_bytes_that_are_no_dump_are_refused(raw: bytes) -> None:
     with pytest.raises(ChainError) as caught:
         dumps.unpack(raw)

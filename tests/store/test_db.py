@@ -266,8 +266,9 @@ def test_a_damaged_store_is_named(tmp_path: Path, store: Store) -> None:
     store.close()
     path = tmp_path / "ledger.db"
     data = bytearray(path.read_bytes())
-    middle = len(data) // 8192 * 4096
-    data[middle : middle + 8192] = b"\xff" * 8192
+    # Two pages that hold rows, not ones that are free.
+    page = data.index(b"x" * 2_000) // 4096 * 4096
+    data[page : page + 8192] = b"\xff" * 8192
     path.write_bytes(data)
     with pytest.raises(StoreError) as refused:
         runs(store)
