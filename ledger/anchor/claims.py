@@ -26,8 +26,11 @@ from ledger.workspace import Workspace
 OPEN: tuple[models.ClaimState, ...] = ("intent", "sent")
 
 
-def propose(session: Session, entry_set: models.EntrySet, *, known_revisions: int) -> None:
-    """Record the intent to anchor `entry_set`, unless our last confirmed claim about its batch is just that."""
+def propose(session: Session, entry_set: models.EntrySet, *, known_revisions: int, sketch: bytes | None = None) -> None:
+    """Record the intent to anchor `entry_set`, unless our last confirmed claim about its batch is just that.
+
+    `sketch` goes on chain with it as it is: encrypted for the other party (`counterpart.sketches.sketch_for`).
+    """
     last = session.scalar(
         select(models.Claim)
         .where(models.Claim.batch_id == entry_set.batch_id, models.Claim.state == "confirmed")
@@ -41,6 +44,7 @@ def propose(session: Session, entry_set: models.EntrySet, *, known_revisions: in
             batch_id=entry_set.batch_id,
             entry_set_id=entry_set.id,
             known_revisions=known_revisions,
+            sketch=sketch,
             state="intent",
             created_at=_now(),
         )
@@ -72,7 +76,11 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
         _check_known(store, view, workspace.party, fresh, batches)
         wanted = {
             claim.id: Claim(
-                batches[claim.id].descriptor.encode(), claim.known_revisions, sets[claim.id].size, sets[claim.id].root
+                batches[claim.id].descriptor.encode(),
+                claim.known_revisions,
+                sets[claim.id].size,
+                sets[claim.id].root,
+                claim.sketch or b"",
             )
             for claim in fresh
         }

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ledger import sketch as sketches
 from ledger.batch.book import Book
-from ledger.batch.build import Builder
+from ledger.batch.build import Builder, Built
 from ledger.batch.history import History
 from ledger.batch.intake import FileOptions, bad_rows, build_from_file
 from ledger.catalog import Catalog
@@ -20,20 +21,25 @@ from ledger.workspace import OWN, Workspace
 @dataclass(frozen=True)
 class Digest:
     """`root` is 64 hex digits; `set_aside` counts rows without an entry that went to the quarantine file, `notes` (zh, en) are
-    remarks on how the file was read."""
+    remarks on how the file was read. `sketch` is in clear, None where none was asked for."""
 
     size: int
     root: str
     set_aside: int
     ignored: tuple[str, ...]
     notes: tuple[tuple[str, str], ...] = ()
+    sketch: bytes | None = None
 
 
-def digest(workspace: Workspace, catalog: Catalog, file: FileOptions | None, party: str = OWN) -> Digest:
-    """Digest under the key shared with `party`, or the own key.
+def digest(
+    workspace: Workspace, catalog: Catalog, file: FileOptions | None, party: str = OWN, *, cells: int | None = None
+) -> Digest:
+    """Digest under the key shared with `party`, or the own key; with the sketch of `cells` cells where that many are asked for.
 
     Withdrawals take their subject tags from the earlier versions that this workspace holds under the same key.
     """
+    if cells is not None:
+        sketches.check_cells(cells, "--cells")
     key = workspace.exchange_key(party)
     if file is None:
         builder = Builder(catalog, key.for_catalog(catalog))
@@ -43,12 +49,17 @@ def digest(workspace: Workspace, catalog: Catalog, file: FileOptions | None, par
             if builder.bad:
                 raise bad_rows(builder.bad, table.where)
             built, ignored = builder.finish(table.where, table.scan), tuple(table.ignored)
-        return Digest(built.size, built.root, 0, ignored)
+        return Digest(built.size, built.root, 0, ignored, sketch=_sketch(built, cells))
     with file.open(catalog) as delivered:
         earlier = _records_under(workspace, catalog, key) if delivered.header.operation is not None else None
         builder = Builder(catalog, key.for_catalog(catalog), earlier)
         built = build_from_file(delivered, builder, file.quarantine)
-        return Digest(built.size, built.root, len(builder.bad), tuple(delivered.ignored), tuple(delivered.notes))
+        notes = tuple(delivered.notes)
+        return Digest(built.size, built.root, len(builder.bad), tuple(delivered.ignored), notes, _sketch(built, cells))
+
+
+def _sketch(built: Built, cells: int | None) -> bytes | None:
+    return None if cells is None else sketches.build(built.entries, cells).encode()
 
 
 def _records_under(workspace: Workspace, catalog: Catalog, key: ExchangeKey) -> History:

@@ -50,7 +50,16 @@ def _send(args: argparse.Namespace) -> int:
 
     with job(args) as opened:
         catalog = opened.workspace.catalog(args.catalog)
-        sent = send(opened, catalog, _file(args), number=args.batch, to=args.party, period=args.period)
+        sent = send(
+            opened,
+            catalog,
+            _file(args),
+            number=args.batch,
+            to=args.party,
+            period=args.period,
+            correction=args.correction,
+            cells=args.cells,
+        )
     anchor = sent.anchored
     if args.json:
         print_json(

@@ -29,6 +29,10 @@ def run(args: argparse.Namespace) -> int:
     from ledger.reconcile.scope import parse_scope
     from ledger.reconcile.source import reconcile
 
+    if args.counterpart is not None:
+        from ledger.cli.comparing import run as compare
+
+        return compare(args)
     scope = parse_scope(args.batch, args.since, args.until)
     if args.format == "html":
         raise NotBuiltError("reconcile --format html")

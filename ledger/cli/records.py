@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ledger.cli.speech import note, print_json, say
 from ledger.cli.workspace import here
-from ledger.errors import NotBuiltError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -16,8 +15,6 @@ def run(args: argparse.Namespace) -> int:
     from ledger.batch.intake import FileOptions
     from ledger.workspace import OWN
 
-    if args.cells is not None:
-        raise NotBuiltError("digest --cells")
     workspace = here(args)
     catalog = workspace.catalog(args.catalog)
     file = None
@@ -26,14 +23,14 @@ def run(args: argparse.Namespace) -> int:
         file = FileOptions(
             Path(args.file), args.encoding, args.operation_column, quarantine, args.sheet, args.header_row
         )
-    result = digest(workspace, catalog, file, args.key or OWN)
+    result = digest(workspace, catalog, file, args.key or OWN, cells=args.cells)
     if args.json:
         print_json(
             {
                 "catalog": catalog.name,
                 "size": result.size,
                 "root": result.root,
-                "sketch": None,
+                "sketch": None if result.sketch is None else result.sketch.hex(),
                 "set_aside": result.set_aside,
                 "ignored_columns": list(result.ignored),
                 "notes": [say(zh, en) for zh, en in result.notes],
@@ -42,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(say(f"目录 {catalog.name}  条数 {result.size}", f"catalog {catalog.name}  size {result.size}"))
         print(say(f"根 {result.root}", f"root {result.root}"))
+        if result.sketch is not None:
+            print(say(f"差异摘要（明文）{result.sketch.hex()}", f"sketch (in clear) {result.sketch.hex()}"))
         for zh, en in result.notes:
             note(zh, en)
         tell_left_out(result.set_aside, result.ignored)

@@ -22,12 +22,15 @@ from ledger.batch.job import Job
 from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
+from ledger.counterpart.sketches import sketch_for, sketch_on_chain
+from ledger.delivery.decoding import Learnt, learn_lawful
 from ledger.delivery.incoming import Delivered, Incoming, expect, ledger_of, load_file, take_file
 from ledger.delivery.landing import Expected, Landing, Tags, start_landing
 from ledger.errors import InputError
 from ledger.kernel.sorting import TAG, EntryIndex
 from ledger.reconcile.compare import Comparer, OpenVersion
 from ledger.reconcile.findings import Finding, Verdict
+from ledger.sketch import CELL_SIZE
 from ledger.store import models
 
 
@@ -77,7 +80,8 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
     by_column = incoming.source.batch_column is not None
     expected = _expected(job, incoming, ledger, known, delivered, baseline)
     if expected.delivered is None and not by_column:
-        return _undetermined(batch)
+        learnt = learn_lawful(job, incoming, ledger, None)
+        return land(job, incoming) if learnt.lawful else _undetermined(batch, learnt.notes)
     landing = start_landing(catalog, keys, expected)
     with job.book.archive_writer(catalog, batch.batch_id) as archive:
         builder = Builder(catalog, keys, archive=archive)
@@ -97,13 +101,21 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
                     builder.add_entries(result.entries[same], np.zeros(int(same.sum()), np.bool_))
                     builder.add_result(chunk, result_of(result, ~mask))
             findings = comparer.finish().findings if comparer is not None else ()
-        if known is None and delivered is None and not builder.rows:
-            return _undetermined(batch)
+        nothing = known is None and delivered is None and not builder.rows
         _add_gone(builder, expected, landing)
         builder.drop_repeated()
         held = builder.finish()
         anchor = batch.sent[-1]
         equal = (held.size, held.root) == (anchor.size, anchor.root)
+        learnt = Learnt(lawful=False)
+        if known is None and not equal:
+            learnt = learn_lawful(job, incoming, ledger, held.entries)
+            if learnt.lawful:
+                # What landed is looked at again, now against the sender's own entries.
+                return land(job, incoming, delivered, baseline=baseline)
+        if nothing and not equal:
+            return _undetermined(batch, learnt.notes)
+        sketch = None if equal else _sketch(job, incoming, held)
         with job.store.write() as session:
             save_batch(session, batch.descriptor, incoming.stream)
             # Landed rows that are what the sender anchored are the lawful entries, and the archive is theirs.
@@ -111,7 +123,7 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
             if proven:
                 job.book.save_set(session, batch.batch_id, "lawful", held, archive)
             held_set = job.book.save_set(session, batch.batch_id, "held", held, None if proven else archive)
-            propose(session, held_set, known_revisions=len(batch.received))
+            propose(session, held_set, known_revisions=len(batch.received), sketch=sketch)
             if not by_column:
                 _save_baseline(session, incoming, landing)
     job.anchor()
@@ -121,7 +133,15 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
     anchored = job.anchored(batch.batch_id)
     settled = int(landing.superseded.sum()) if not equal else 0
     verdict = _verdict(equal, known is not None, findings)
-    return Received(batch, verdict, held, anchored, findings, settled, delivered, _notes(incoming, expected, delivered))
+    notes = (*learnt.notes, *_notes(incoming, expected, delivered))
+    return Received(batch, verdict, held, anchored, findings, settled, delivered, notes)
+
+
+def _sketch(job: Job, incoming: Incoming, held: Built) -> bytes | None:
+    """The sketch of what we hold, for the sender, in as many cells as the sender chose; where both hold the same none is needed."""
+    sent = sketch_on_chain(job, incoming.batch.sent[-1])
+    key = job.workspace.key_by_id(incoming.stream.sender, incoming.batch.descriptor.key_id)
+    return sketch_for(key, bytes.fromhex(incoming.batch.batch_id), held, len(sent) // CELL_SIZE or None)
 
 
 def _verdict(equal: bool, lawful_known: bool, findings: tuple[Finding, ...]) -> Verdict:
@@ -255,7 +275,7 @@ def _baseline_before_load(job: Job, incoming: Incoming) -> Tags | None:
     return np.unique(np.concatenate([np.zeros((0, 16), np.uint8), *landing.unknown]), axis=0)
 
 
-def _undetermined(batch: AnnouncedBatch) -> Received:
+def _undetermined(batch: AnnouncedBatch, notes: tuple[tuple[str, str], ...]) -> Received:
     return Received(
         batch,
         Verdict.UNDETERMINED,
@@ -265,6 +285,7 @@ def _undetermined(batch: AnnouncedBatch) -> Received:
         0,
         None,
         (
+            *notes,
             (
                 "既无下发文件，也无可归属该批次的行：无法判定；请提供文件，或为数据源配置 batch_column",
                 "there is neither the delivered file nor rows that belong to this batch: bring the file, or configure batch_column",

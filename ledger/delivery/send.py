@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ledger import sketch as sketches
 from ledger.anchor.claims import propose
 from ledger.batch.book import number_taken, save_batch
 from ledger.batch.build import Builder, Built
@@ -13,6 +14,7 @@ from ledger.batch.job import Job
 from ledger.batch.stream import StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
+from ledger.counterpart.sketches import sketch_for
 from ledger.descriptor import batch_number
 from ledger.errors import InputError
 
@@ -30,8 +32,20 @@ class Sent:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, to: str, period: str) -> Sent:
-    """Anchor a delivery of `catalog` to the party `to`.
+def send(
+    job: Job,
+    catalog: Catalog,
+    file: FileOptions | None,
+    *,
+    number: str,
+    to: str,
+    period: str,
+    correction: bool = False,
+    cells: int | None = None,
+) -> Sent:
+    """Anchor a delivery of `catalog` to the party `to`, or a correction of what was delivered before.
+
+    It carries a sketch of `cells` cells for the receiver, by default as many as its size asks for, none for 0.
 
     Sending the same content again changes nothing; other content under the same descriptor is a visible revision; the same
     number under another descriptor is refused. InputError for bad rows or repeated keys; nothing is written then.
@@ -41,7 +55,11 @@ def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, t
         raise InputError("send.to_self", f"不能发给本方 {to}", f"{to} is this party itself", "--to")
     key = job.workspace.exchange_key(to)
     stream = StreamId(catalog.id, job.party, to)
-    descriptor = job.descriptor(catalog, key, stream, number=number, kind="delivery", period=period)
+    if cells:
+        sketches.check_cells(cells, "--cells")
+    descriptor = job.descriptor(
+        catalog, key, stream, number=number, kind="correction" if correction else "delivery", period=period
+    )
     known = job.streams.find(stream, number)
     if known is not None and known.batch_id != descriptor.batch_id.hex():
         raise number_taken(descriptor, known.descriptor.encode().decode())
@@ -59,7 +77,8 @@ def send(job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, t
         with job.store.write() as session:
             save_batch(session, descriptor, stream)
             entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)
-            propose(session, entry_set, known_revisions=0 if known is None else len(known.sent))
+            sketch = sketch_for(key, descriptor.batch_id, built, cells)
+            propose(session, entry_set, known_revisions=0 if known is None else len(known.sent), sketch=sketch)
     job.anchor()
     return Sent(batch_id, number, job.anchored(batch_id), len(builder.bad), ignored, notes)
 

@@ -1,0 +1,1 @@
+"""Party against party: what each anchored of the same batches, which records differ, the statement both can sign."""
