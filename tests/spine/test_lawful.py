@@ -100,25 +100,29 @@ def test_putting_it_right_matches_again(pair: Pair) -> None:
     assert pair.city.reconcile()[:2] == (0, [])
 
 
-def test_a_delivery_that_was_altered_on_the_way_is_not_lawful(pair: Pair) -> None:
+@pytest.mark.parametrize(
+    ("cells", "verdict", "kind"), [("0", "differences_partial", "unanchored"), ("64", "differences", "altered")]
+)
+def test_a_delivery_that_was_altered_on_the_way_is_not_lawful(pair: Pair, cells: str, verdict: str, kind: str) -> None:
     sent = pair.file("sent.csv", ROWS)
     arrived = pair.file("arrived.csv", [*ROWS[:-1], permit(8, "调包公司")])
-    pair.province.ok("send", "permits", sent, "--batch", "B1", "--to", "guangzhou")
+    pair.province.ok("send", "permits", sent, "--batch", "B1", "--to", "guangzhou", "--cells", cells)
     ran = pair.city.run("receive", "permits", arrived, "--batch", "B1", "--from", "guangdong", "--load", "--json")
-    assert (ran.code, ran.json["verdict"]) == (1, "differences_partial")
+    assert (ran.code, ran.json["verdict"]) == (1, verdict)
     assert ran.json["anchor"]["root"] != ran.json["announced"]["root"]
     code, found, _ = pair.city.reconcile()
     assert code == 1
-    assert ("unanchored", "A-8") in found
+    assert (kind, "A-8") in found
 
 
-def test_a_delivery_lost_whole_is_seen_on_the_chain(pair: Pair) -> None:
+@pytest.mark.parametrize(("cells", "outcome"), [("0", (2, "undetermined")), ("64", (1, "differences"))])
+def test_a_delivery_lost_whole_is_seen_on_the_chain(pair: Pair, cells: str, outcome: tuple[int, str]) -> None:
     sent = pair.file("sent.csv", ROWS)
-    pair.province.ok("send", "permits", sent, "--batch", "B1", "--to", "guangzhou")
+    pair.province.ok("send", "permits", sent, "--batch", "B1", "--to", "guangzhou", "--cells", cells)
     ran = pair.city.run("receive", "permits", "--batch", "B1", "--from", "guangdong", "--json")
-    assert (ran.code, ran.json["verdict"]) == (2, "undetermined")
+    assert (ran.code, ran.json["verdict"]) == outcome
     ran = pair.city.run("reconcile", "permits", "--json")
-    assert (ran.code, ran.json["verdict"]) == (2, "undetermined")
+    assert (ran.code, ran.json["verdict"]) == outcome
 
 
 def test_arrival_order_does_not_matter(pair: Pair) -> None:
