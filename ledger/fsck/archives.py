@@ -39,6 +39,10 @@ class Opener:
             self._keys[known] = key.for_catalog(self._catalog(told))
         return self._keys[known]
 
+    def is_ours(self, batch_id: str) -> bool:
+        """True for a batch that this party sent or sealed."""
+        return self.tables.batches[batch_id].sender_party == self.workspace.party
+
     def _catalog(self, told: Descriptor) -> Catalog:
         catalog = self.workspace.catalog(told.catalog_id)
         if catalog.digest.hex() != told.catalog_digest:
@@ -84,7 +88,8 @@ def check_archive(check: Check, book: Book, opener: Opener, entry_set: models.En
 
     A record must stand where its entry says, open the entry's commitment, and, taken apart under the batch's catalog, be in
     normal form, give the entry's tags and the kind (record or withdrawal) that the entry file claims. Of a lawful set with an
-    archive, every entry has its record and every record its entry; a held set archives only rows that differ.
+    archive, every entry has its record and every record its entry; a held set archives only rows that differ, and a lawful set of
+    another sender that was learnt from its sketch or entry file only what was in the source.
     """
     batch_name = opener.tables.name(entry_set.batch_id)
     if entry_set.archive_file is None:
@@ -106,7 +111,9 @@ def check_archive(check: Check, book: Book, opener: Opener, entry_set: models.En
             keys = opener.keys(opener.tables.batches[entry_set.batch_id], told)
     opened = 0
     with check.guard(where), book.archive(entry_set) as reader:
-        opened = _check_frames(check, some, reader, keys, entry_set, entries, where)
+        # Of what another party sent, some records may never have come here: their entries are known and nothing more.
+        whole = entry_set.role == "lawful" and opener.is_ours(entry_set.batch_id)
+        opened = _check_frames(check, some, reader, keys, entry_set, entries, where, whole=whole)
     some.close()
     return opened
 
@@ -128,7 +135,7 @@ def _check_none(check: Check, opener: Opener, entry_set: models.EntrySet, entrie
     known = None
     with check.guard(where):
         known = None if told is None else opener.workspace.catalog(told.catalog_id)
-    if known is not None and known.archive:
+    if known is not None and known.archive and opener.is_ours(entry_set.batch_id):
         check.broken(
             "store.archive_unnamed",
             "目录要求归档，该合法条目集却没有归档",
@@ -145,6 +152,8 @@ def _check_frames(
     entry_set: models.EntrySet,
     entries: Entries,
     where: str,
+    *,
+    whole: bool,
 ) -> int:
     index = EntryIndex(entries.entries)
     lawful = entry_set.role == "lawful"
@@ -175,7 +184,7 @@ def _check_frames(
             if keys is not None:
                 _check_record(some, keys, data, entries, position)
     lost = (entries.frames != NO_FRAME) & ~found
-    if lawful:
+    if whole:
         lost |= entries.frames == NO_FRAME
     for position in np.flatnonzero(lost).tolist():
         tag = entries.key_tags[position].tobytes().hex()
