@@ -43,6 +43,10 @@ _TITLES: Mapping[int, tuple[str, str]] = {
 }
 _BY_CODE: Mapping[str, int] = {
     "catalog.unknown": 404,
+    "chain.no_party": 404,
+    "counterpart.nothing": 404,
+    "counterpart.self": 404,
+    "statement.open": 409,
     "finding.unknown": 404,
     "finding.settled": 409,
     "prove.unknown_key": 404,
