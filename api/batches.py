@@ -67,6 +67,7 @@ class Batch(BaseModel):
     state: State
     announced_late: bool
     revised_after_receipt: bool
+    superseded: bool = Field(description="a snapshot that its sender left behind with another")
 
 
 class Anchor(BaseModel):
@@ -235,6 +236,7 @@ def _batch(it: listing.Listed) -> Batch:
         state=batch.state,
         announced_late=batch.announced_late,
         revised_after_receipt=batch.revised_after_receipt,
+        superseded=batch.superseded,
     )
 
 

@@ -53,6 +53,7 @@ _BY_CODE: Mapping[str, int] = {
     "prove.no_batch": 404,
     "prove.withdrawn": 409,
     "prove.entries_unknown": 409,
+    "prove.erased": 409,
     "prove.not_archived": 409,
     "prove.not_confirmed": 409,
     "source.unconfigured": 409,

@@ -63,6 +63,7 @@ class RecordInStream(BaseModel):
     state: State
     versions: list[Version] = Field(description="oldest first")
     not_known: list[str] = Field(description="announced batches whose entries are not known here")
+    erased: bool = Field(description="its plaintext was erased here: no version can be shown or proved")
 
 
 class Unread(BaseModel):
@@ -166,6 +167,7 @@ def _stream(it: InStream) -> RecordInStream:
         state=it.state,
         versions=[_version(version) for version in it.versions],
         not_known=list(it.open),
+        erased=it.erased,
     )
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from ledger.anchor.link import Link, open_link
 from ledger.batch.book import Book, StreamLedger
+from ledger.batch.erasures import erased_tags
 from ledger.batch.job import Job
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams, read_streams
 from ledger.catalog import Catalog
@@ -85,6 +86,7 @@ class _Basis:
     batches: tuple[AnnouncedBatch, ...]
     sets: tuple[tuple[int, str, int, str], ...]
     keys: CatalogKeys
+    erased: frozenset[bytes]
 
 
 class _KeepingBook(Book):
@@ -114,7 +116,8 @@ class _KeepingBook(Book):
             return kept[1]
 
     def _basis(self, streams: Streams, stream: StreamId, keys: CatalogKeys) -> _Basis:
-        batches = streams.all_batches(stream)
+        # A snapshot changes nothing of what is lawful.
+        batches = streams.batches(stream)
         row = models.EntrySet
         chosen = (
             select(row.id, row.root, row.size, row.entries_sha256)
@@ -123,10 +126,12 @@ class _KeepingBook(Book):
                 models.Batch.catalog_id == stream.catalog_id,
                 models.Batch.sender_party == stream.sender,
                 models.Batch.receiver_party == stream.receiver,
+                models.Batch.kind != "snapshot",
                 row.role == "lawful",
             )
             .order_by(row.id)
         )
         with self.store.read() as session:
             sets = tuple((it.id, it.root, it.size, it.entries_sha256) for it in session.execute(chosen))
-        return _Basis(batches, sets, keys)
+            erased = erased_tags(session, stream)
+        return _Basis(batches, sets, keys, erased)

@@ -37,12 +37,13 @@ class SeenVersion:
 @dataclass(frozen=True)
 class InStream:
     """The record in one stream, versions oldest first, none if it does not hold the key. `open` are announced batches whose entries
-    are not known here and which may hold it."""
+    are not known here and which may hold it. `erased`: its plaintext was removed here, so no version can be shown or proved."""
 
     stream: StreamId
     state: State
     versions: tuple[SeenVersion, ...]
     open: tuple[str, ...]
+    erased: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,10 @@ def look_up(job: Job, catalog: Catalog, key: str, *, values: bool = False) -> Fo
 def _in_stream(job: Job, catalog: Catalog, held: Held, name: bytes, *, values: bool) -> InStream:
     ledger = held.ledger
     missing = tuple(batch.descriptor.batch for batch in ledger.open)
-    key = ledger.history.find(held.keys.key_tag(name))
+    tag = held.keys.key_tag(name)
+    key = ledger.history.find(tag)
     if key < 0:
-        return InStream(ledger.stream, "unknown", (), missing)
+        return InStream(ledger.stream, "unknown", (), missing, tag in ledger.erased)
     versions = ledger.history.versions(key)
     opened: dict[Version, Opened] = {}
     if values:
@@ -91,7 +93,8 @@ def _in_stream(job: Job, catalog: Catalog, held: Held, name: bytes, *, values: b
                 if data is not None:
                     opened[version] = open_canonical(catalog, data)
     seen = tuple(_seen(catalog, ledger.known[it.batch].announced, it, opened.get(it)) for it in versions)
-    return InStream(ledger.stream, "withdrawn" if versions[-1].withdrawn else "live", seen, missing)
+    state: State = "withdrawn" if versions[-1].withdrawn else "live"
+    return InStream(ledger.stream, state, seen, missing, tag in ledger.erased)
 
 
 def _seen(catalog: Catalog, batch: AnnouncedBatch, version: Version, opened: Opened | None) -> SeenVersion:

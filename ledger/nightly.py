@@ -15,10 +15,12 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from ledger import snapshot
 from ledger.batch.book import now
 from ledger.batch.intake import FileOptions
 from ledger.batch.job import Job
 from ledger.catalog import Catalog
+from ledger.delivery.due import Due, due_withdrawals
 from ledger.delivery.incoming import Delivered, expect, take_file
 from ledger.delivery.receive import Received, is_open, land
 from ledger.descriptor import batch_number
@@ -57,6 +59,7 @@ class Night:
     sealed: list[tuple[Catalog, Anchored]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     restores: list[models.Restore] = field(default_factory=list)
+    due: list[Due] = field(default_factory=list)
     finished_at: str = ""
 
     @property
@@ -89,6 +92,7 @@ def run_nightly(job: Job) -> Night:
         except Exception as error:
             # A fault of ours in one catalog must not hide the others, nor leave the morning without a brief.
             night.failures.append(Failure(catalog_id, _internal(error)))
+    _find_due(job, night)
     _tell_unhandled(job, night)
     gone = overdue(job.store, job.workspace.config.notify, datetime.now(UTC))
     night.failures.extend(Failure(what, error) for what, error in gone)
@@ -98,10 +102,33 @@ def run_nightly(job: Job) -> Night:
     return night
 
 
+def _find_due(job: Job, night: Night) -> None:
+    """Withdrawals that we owe the receivers of our deliveries; where nobody could tell, that is a failure."""
+    for catalog_id in sorted({stream.catalog_id for stream in job.streams.by_id if stream.sender == job.party}):
+        what = f"{catalog_id}: withdrawals due"
+        try:
+            dues = due_withdrawals(job, job.workspace.catalog(catalog_id))
+        except LedgerError as error:
+            night.failures.append(Failure(what, error))
+            continue
+        except Exception as error:
+            night.failures.append(Failure(what, _internal(error)))
+            continue
+        night.due.extend(dues.found)
+        night.failures.extend(Failure(what, LedgerError("due.unknown", zh, en, catalog_id)) for zh, en in dues.notes)
+
+
 def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
-    """Take in every file that waits, then look at each batch that is not settled: so no batch is judged before a later one is known."""
+    """Take in every file that waits, then look at each batch that is not settled: so no batch is judged before a later one is known.
+
+    Snapshots last: what is held is stated against them once every batch was looked at.
+    """
     waiting: dict[tuple[str, str], tuple[Path, Delivered]] = {}
-    for (sender, number), paths in _files_of(job, catalog).items():
+    # In the order of the stream: what a batch withdraws stands in an earlier one.
+    streams = job.streams.of_catalog(catalog.id, receiver=job.party)
+    order = {(s.sender, b.descriptor.batch): at for s in streams for at, b in enumerate(job.streams.batches(s))}
+    files = sorted(_files_of(job, catalog).items(), key=lambda it: order.get(it[0], -1))
+    for (sender, number), paths in files:
         what = f"inbox/{sender}/{catalog.id}/{'、'.join(path.name for path in paths)}"
         try:
             incoming = expect(job, catalog, number=number, sender=sender)
@@ -125,6 +152,14 @@ def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
                 night.received.append(land(job, incoming, arrived[1] if arrived else None))
                 if arrived:
                     _put_away(arrived[0])
+            except LedgerError as error:
+                night.failures.append(Failure(f"{catalog.id} {number}", error))
+        for announced in job.streams.snapshots(stream):
+            number = announced.descriptor.batch
+            try:
+                if snapshot.is_open(job, announced):
+                    answered = snapshot.receive(job, catalog, sender=stream.sender, number=number)
+                    night.received.append(answered.received())
             except LedgerError as error:
                 night.failures.append(Failure(f"{catalog.id} {number}", error))
 

@@ -76,6 +76,8 @@ def prove(job: Job, catalog: Catalog, keys: Sequence[str], *, batch: str | None)
     # Read again: an anchor at or below that height was safe before this reading began, whatever happened to the node since.
     job.refresh()
     number = None if batch is None else batch_number(batch)
+    if number is not None:
+        _refuse_snapshot(job, catalog, number)
     held, unread = load_sides(job, catalog)
     proved: dict[bytes, Proved] = {}
     for text in keys:
@@ -117,7 +119,8 @@ def load_sides(job: Job, catalog: Catalog) -> tuple[list[Held], list[tuple[Strea
     held: list[Held] = []
     unread: list[tuple[StreamId, LedgerError]] = []
     for stream in job.streams.of_catalog(catalog.id):
-        if job.party not in (stream.sender, stream.receiver):
+        if job.party not in (stream.sender, stream.receiver) or not job.streams.batches(stream):
+            # Of a stream of nothing but snapshots no version is known.
             continue
         other = OWN if not stream.receiver else stream.receiver if stream.sender == job.party else stream.sender
         try:
@@ -130,6 +133,20 @@ def load_sides(job: Job, catalog: Catalog) -> tuple[list[Held], list[tuple[Strea
         keys = key.for_catalog(catalog)
         held.append(Held(job.book.load_stream(job.streams, stream, catalog, keys), keys))
     return held, unread
+
+
+def _refuse_snapshot(job: Job, catalog: Catalog, number: str) -> None:
+    """A snapshot brings no version of its own: a record is proved from the batch that carries it."""
+    sides = [it for it in job.streams.of_catalog(catalog.id) if job.party in (it.sender, it.receiver)]
+    kinds = {found.descriptor.kind for it in sides if (found := job.streams.find(it, number)) is not None}
+    if kinds == {"snapshot"}:
+        raise InputError(
+            "prove.snapshot",
+            f"{number} 是快照，只汇总各批次：单条记录请不用 --batch 或指明其所在批次；某主体的全部记录请用 --subject",
+            f"{number} is a snapshot, it repeats what batches carry: prove a record without --batch or from its own batch, all records on a "
+            "subject with --subject",
+            "--batch",
+        )
 
 
 def _choose(
@@ -268,14 +285,22 @@ def _proof(
     notes: Sequence[tuple[str, str]],
 ) -> Proved:
     batch, version, keys = found.batch, found.version, found.held.keys
+    if version.entry[16:32] in found.held.ledger.erased:
+        label = key_label(catalog, values)
+        raise InputError(
+            "prove.erased",
+            f"记录 {label} 的原文已在本方删除，链上承诺仍在但已无法打开：不能出具存证文件",
+            f"record {label} was erased here: its commitment stays anchored and nobody here can open it, so there is nothing to prove with",
+            "KEY",
+        )
     with job.book.opener([batch], catalog, keys) as open_version:
         data = open_version(Version(0, version.index, version.withdrawn, version.entry))
     if data is None:
         raise InputError(
             "prove.not_archived",
-            f"批次 {batch.announced.descriptor.batch} 没有存档该记录的原文（目录关闭了归档），无法出具存证文件",
+            f"批次 {batch.announced.descriptor.batch} 没有存档该记录的原文（目录关闭了归档，或该记录未曾入库），无法出具存证文件",
             f"the canonical bytes of this record in batch {batch.announced.descriptor.batch} are not archived (the catalog "
-            "switches the archive off): there is nothing to open",
+            "switches the archive off, or the record never landed here): there is nothing to open",
             catalog.id,
         )
     link = job.link

@@ -166,6 +166,13 @@ def _acceptable(reading: Reading, catalog: Catalog, text: str) -> Asked:
     values = parse_key_argument(catalog, text)
     tag = reading.keys.key_tag(record_key(catalog, values))
     label = key_label(catalog, values)
+    if tag in reading.ledger.erased:
+        raise InputError(
+            "accept.erased",
+            f"记录 {label} 的原文已在本方删除，其行不能再被认可；请从数据源删除该行",
+            f"record {label} was erased here: no row of it is accepted again; delete the row from the source",
+            "KEY",
+        )
     found: Finding | None = next((f for f in reading.comparison.findings if f.key_tag == tag.hex()), None)
     if found is not None and found.kind in ACCEPTABLE:
         return Asked(tag, label, _masked(catalog, values), str(found.observed))

@@ -27,6 +27,7 @@ from ledger.anchor.link import Link, open_link
 from ledger.anchor.outbox import store_signed
 from ledger.batch.book import now
 from ledger.chain.account import create_account, load_account
+from ledger.chain.disputes import DisputeRegistry, deploy_disputes
 from ledger.chain.finality import Finality
 from ledger.chain.identity import Block, Identity, block_at, chain_id, code_sha256
 from ledger.chain.local import LocalChain
@@ -34,6 +35,7 @@ from ledger.chain.registry import Registry
 from ledger.chain.rpc import Rpc
 from ledger.chain.transactions import contract_address, deploy_data, encode_move, encode_register
 from ledger.config import check_party_name, load_config
+from ledger.descriptor import ADDRESS
 from ledger.errors import ChainError, InputError, LedgerError, StoreError
 from ledger.store import models
 from ledger.store.db import Store, copy_rows, is_empty, open_store, same_rows
@@ -41,7 +43,7 @@ from ledger.store.files import os_errors, read_private, sync_folder, write_atomi
 from ledger.workspace import OWN, Workspace
 
 JOIN_FORMAT = "duizhang-join/1"
-FOLDERS = ("keys", "store", "catalogs", "entries", "archive", "inbox", "briefs")
+FOLDERS = ("keys", "store", "catalogs", "entries", "archive", "inbox", "briefs", "evidence")
 _OWN_STORE = "sqlite:///store/ledger.db"
 _STAGE = ".duizhang-init"
 _JOIN_LIMIT = 1 << 16
@@ -56,6 +58,7 @@ class Joining:
     rpc: str
     home: str
     identity: Identity
+    disputes: str | None
     exchange_key: str
     account_key: str
 
@@ -77,7 +80,18 @@ def init(target: Path, party: str, store: str | None = None) -> Path:
             account = load_account(stage / "keys" / "account.json", stage / "keys" / "account.password")
             address = str(account.address).lower()
             contract = contract_address(address, 0)
-            _config(stage, party, store, rpc="embedded", home="chain", contract=contract, account=address)
+            # The third transaction: after the registry's and the registration.
+            disputes = contract_address(address, 2)
+            _config(
+                stage,
+                party,
+                store,
+                rpc="embedded",
+                home="chain",
+                contract=contract,
+                account=address,
+                disputes=disputes,
+            )
             _deploy(stage, rpc, chain, account, party)
         # Moved while it runs, it would be taken for another folder's chain.
         chain.down()
@@ -120,6 +134,7 @@ def join(target: Path, file: Path, party: str | None, store: str | None = None) 
         home=home,
         contract=joining.identity.contract,
         account=str(account.address).lower(),
+        disputes=joining.disputes,
     )
     with closing(open_store(_store_url(stage), "create")) as staged:
         with staged.write() as session:
@@ -199,6 +214,7 @@ def parse_join(data: bytes, where: str) -> Joining:
                 str(chain["code_sha256"]),
                 Block(int(chain["block"]["number"]), str(chain["block"]["hash"])),
             ),
+            disputes=_disputes(chain.get("disputes")),
             exchange_key=str(doc["exchange_key"]),
             account_key=str(doc["account_key"]),
         )
@@ -212,6 +228,15 @@ def parse_join(data: bytes, where: str) -> Joining:
             "the join file is cut off or was not made by party add",
             where,
         ) from cause
+
+
+def _disputes(told: object) -> str | None:
+    """The dispute registry's address in a join file; none in one of a founder that has none."""
+    if told is None:
+        return None
+    if not isinstance(told, str) or not ADDRESS.fullmatch(told):
+        raise KeyError("disputes")
+    return told
 
 
 def _common(stage: Path) -> None:
@@ -251,6 +276,17 @@ def _deploy(stage: Path, rpc: Rpc, chain: LocalChain, account: LocalAccount, par
             to=contract,
             done=lambda: _holds(link, party, address),
         )
+        disputes = DisputeRegistry(rpc, contract_address(address, 2))
+        _submit(
+            store,
+            link,
+            account,
+            "deploy",
+            deploy_disputes(contract),
+            to=None,
+            done=lambda: code_sha256(rpc, disputes.address) is not None,
+        )
+        disputes.check(contract)
     finally:
         store.close()
 
@@ -327,6 +363,7 @@ def _prepare_join(workspace: Workspace, link: Link, name: str, kept: Path) -> No
             "chain_id": identity.chain_id,
             "contract": identity.contract,
             "code_sha256": identity.code_sha256,
+            "disputes": workspace.config.chain.disputes,
             "block": {"number": identity.block.number, "hash": identity.block.hash},
         },
         "exchange_key": workspace.exchange_key(name).secret.hex(),
@@ -349,7 +386,17 @@ def _chain_row(identity: Identity, remembered: Block) -> models.Chain:
     )
 
 
-def _config(stage: Path, party: str, store: str | None, *, rpc: str, home: str, contract: str, account: str) -> None:
+def _config(
+    stage: Path,
+    party: str,
+    store: str | None,
+    *,
+    rpc: str,
+    home: str,
+    contract: str,
+    account: str,
+    disputes: str | None,
+) -> None:
     text = f"""# duizhang 工作区配置（说明见 docs/operations.md）。修改后可用 duizhang doctor 检查。
 party = "{party}"
 
@@ -360,6 +407,7 @@ url = {json.dumps(store or _OWN_STORE, ensure_ascii=False)}
 rpc = "{rpc}"          # embedded：本机开发链；或链节点的 http(s) 地址
 home = {json.dumps(home, ensure_ascii=False)}
 contract = "{contract}"
+{f'disputes = "{disputes}"' if disputes else '# disputes = "0x…"       # 争议合约，建链一方提供'}
 account = "{account}"
 finality = "instant"      # instant | depth:N | finalized
 

@@ -6,6 +6,7 @@ shown all the same, with the reason; what the other side says is then unknown (N
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,11 +18,13 @@ from sqlalchemy import func, select
 from ledger.anchor.claims import OPEN
 from ledger.anchor.link import open_link
 from ledger.anchor.outbox import UNFINISHED
-from ledger.batch.job import read_registry
+from ledger.batch.book import Book
+from ledger.batch.job import Job, read_registry
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
 from ledger.chain.local import LocalChain
 from ledger.chain.registry import AnchorRecord, RegistryView
 from ledger.chain.view import time_utc
+from ledger.delivery.due import due_withdrawals, shown_due
 from ledger.descriptor import parse_descriptor
 from ledger.errors import LedgerError
 from ledger.notify.unsent import last_error, unsent
@@ -29,6 +32,7 @@ from ledger.store import models
 from ledger.store.db import Store
 from ledger.workspace import Workspace
 
+_SHOWN_DUE = 20
 OVERDUE = timedelta(days=1)
 """An open claim older than this waits for more than the next nightly job."""
 
@@ -79,6 +83,7 @@ class BatchState:
     state: State
     announced_late: bool = False
     revised_after_receipt: bool = False
+    superseded: bool = False  # a snapshot that its sender left behind with another
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,7 @@ class _Known:
     restores: list[models.Restore] = field(default_factory=list)
     notices: list[models.Notice] = field(default_factory=list)
     reconciling: list[models.Reconciliation] = field(default_factory=list)
+    erasures: list[models.Erasure] = field(default_factory=list)
     chain: models.Chain | None = None
 
 
@@ -146,9 +152,11 @@ def read_status(workspace: Workspace, moment: datetime | None = None) -> Status:
         view: RegistryView | None = None
         streams: Streams | None = None
         failed: LedgerError | None = None
+        due: tuple[Notice, ...] = ()
         try:
             with open_link(workspace, store) as link:
                 view, streams = read_registry(link)
+                due = tuple(_due(Job(workspace, store, link, Book(workspace, store), view, streams)))
         except LedgerError as error:
             failed = error
     finally:
@@ -158,7 +166,7 @@ def read_status(workspace: Workspace, moment: datetime | None = None) -> Status:
         party=workspace.party,
         streams=states,
         pending=(*_pending(known), *_unfinished(known)),
-        attention=(*_attention(workspace.party, states, known, moment), *_worked(known)),
+        attention=(*_attention(workspace.party, states, known, moment), *due, *_worked(known)),
         refused=() if streams is None else _refused(streams),
         last_anchor=_last_anchor(workspace.party, known, view),
         chain=_chain(workspace, known, view),
@@ -187,6 +195,7 @@ def _read_store(store: Store) -> _Known:
         known.reconciling = list(
             session.scalars(select(models.Reconciliation).where(models.Reconciliation.state.in_(("queued", "running"))))
         )
+        known.erasures = list(session.scalars(select(models.Erasure).where(models.Erasure.state == "intent")))
         counted = select(models.Tracked.catalog_id, models.Tracked.state, func.count()).group_by(
             models.Tracked.catalog_id, models.Tracked.state
         )
@@ -208,7 +217,7 @@ def _streams(party: str, known: _Known, streams: Streams | None) -> tuple[Stream
     if streams is not None:
         for stream, batches in streams.by_id.items():
             if party in (stream.sender, stream.receiver):
-                found[stream] = [_on_chain(party, batch) for batch in batches]
+                found[stream] = [_on_chain(party, batch, streams) for batch in batches]
     for batch in known.batches.values():
         if streams is not None and batch.id in streams.by_batch:
             continue
@@ -221,7 +230,7 @@ def _streams(party: str, known: _Known, streams: Streams | None) -> tuple[Stream
     )
 
 
-def _on_chain(party: str, batch: AnnouncedBatch) -> BatchState:
+def _on_chain(party: str, batch: AnnouncedBatch, streams: Streams) -> BatchState:
     sent, received = Side.of(batch.sent), Side.of(batch.received)
     sending = party == batch.stream.sender
     ours, theirs = (sent, received) if sending else (received, sent)
@@ -248,6 +257,7 @@ def _on_chain(party: str, batch: AnnouncedBatch) -> BatchState:
         state,
         batch.announced_late,
         batch.revised_after_receipt,
+        told.kind == "snapshot" and bool(streams.superseding(batch, batch.stream.sender)),
     )
 
 
@@ -310,6 +320,13 @@ def _unfinished(known: _Known) -> Iterable[Notice]:
             f"a reconciliation asked for by {run.requested_by} at {run.created_at} is {run.state}",
             f"{run.catalog_id} {run.id}",
         )
+    for erasure in known.erasures:
+        yield Notice(
+            "erasure.open",
+            f"{erasure.approved_by} 于 {erasure.created_at} 删除的记录原文尚未清理完；下一次作业会办完",
+            f"the record erased by {erasure.approved_by} at {erasure.created_at} is not cleared away yet; the next job finishes it",
+            f"{erasure.catalog_id} {erasure.key_tag}",
+        )
     for proposal in known.proposals:
         yield Notice(
             "consent.proposed",
@@ -360,7 +377,12 @@ def _attention(party: str, streams: Iterable[StreamState], known: _Known, moment
     for stream in streams:
         for batch in stream.batches:
             where = f"{stream.catalog} {batch.number}"
-            if batch.state == "announced":
+            if batch.superseded:
+                # Another snapshot says more; what differs in this one stays on record and wants nothing.
+                continue
+            if batch.kind == "snapshot" and stream.receiver == party:
+                yield from _snapshot_attention(stream, batch, where)
+            elif batch.state == "announced":
                 yield Notice(
                     "overdue.receive",
                     f"{stream.sender} 已宣告 {batch.size} 条，本方尚未接收",
@@ -391,6 +413,47 @@ def _attention(party: str, streams: Iterable[StreamState], known: _Known, moment
                 f"to be anchored since {claim.created_at}, more than a day ago",
                 _name(known, claim.batch_id),
             )
+
+
+def _snapshot_attention(stream: StreamState, batch: BatchState, where: str) -> Iterable[Notice]:
+    if batch.state == "announced":
+        yield Notice(
+            "overdue.snapshot",
+            f"{stream.sender} 已宣告快照（{batch.size} 条），本方尚未表态；夜间作业会办，或执行 snapshot {stream.catalog} --from {stream.sender}",
+            f"{stream.sender} announced a snapshot of {batch.size} entries, not answered here; the night does, or snapshot {stream.catalog} "
+            f"--from {stream.sender}",
+            where,
+        )
+    elif batch.state == "roots_differ":
+        yield Notice(
+            "snapshot.differs",
+            f"本方持有的与 {stream.sender} 的快照不同；reconcile {stream.catalog} --with {stream.sender} --batch {batch.number} 可逐条列出",
+            f"what we hold is not {stream.sender}'s snapshot; reconcile {stream.catalog} --with {stream.sender} --batch {batch.number} "
+            "names each difference",
+            where,
+        )
+
+
+def _due(job: Job) -> Iterable[Notice]:
+    """Withdrawals that the receivers of our deliveries were not sent yet; a line a catalog and party."""
+    for catalog_id in sorted({stream.catalog_id for stream in job.streams.by_id if stream.sender == job.party}):
+        try:
+            dues = due_withdrawals(job, job.workspace.catalog(catalog_id))
+        except LedgerError as error:
+            yield Notice("due.unknown", f"应发的撤回未能核对：{error.zh}", f"withdrawals due: {error.en}", catalog_id)
+            continue
+        for party, found in itertools.groupby(dues.found, key=lambda it: it.party):
+            listed = list(found)
+            names = [shown_due(it) for it in listed[:_SHOWN_DUE]]
+            more = " …" if len(listed) > _SHOWN_DUE else ""
+            yield Notice(
+                "due.withdraw",
+                f"有 {len(listed)} 条记录本方已撤回或删除，应向 {party} 发送撤回：{'、'.join(names)}{more}",
+                f"{len(listed)} record(s) were withdrawn or erased here; send the withdrawals to {party}: {', '.join(names)}{more}",
+                catalog_id,
+            )
+        for zh, en in dues.notes:
+            yield Notice("due.unknown", zh, en, catalog_id)
 
 
 def _refused(streams: Streams) -> tuple[Notice, ...]:

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger.batch.build import Built, root_hex
+from ledger.batch.erasures import erased_of_catalog, erased_tags
 from ledger.batch.history import COMMITMENT, History, Version
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
 from ledger.catalog import Catalog
@@ -24,7 +25,7 @@ from ledger.errors import StoreError
 from ledger.keys import CatalogKeys
 from ledger.record import open_canonical
 from ledger.store import models
-from ledger.store.archive import ArchiveReader, ArchiveWriter
+from ledger.store.archive import ArchiveReader, ArchiveWriter, among
 from ledger.store.db import Store
 from ledger.store.entryfile import NO_FRAME, Entries, read_entries, write_entries
 from ledger.store.files import os_errors
@@ -42,12 +43,14 @@ class KnownBatch:
 
 @dataclass(frozen=True)
 class StreamLedger:
-    """A stream as this workspace knows it. `open` are announced batches whose lawful entries are not known here."""
+    """A stream as this workspace knows it. `open` are announced batches whose lawful entries are not known here, `erased` the key tags
+    of records whose plaintext was removed here."""
 
     stream: StreamId
     known: tuple[KnownBatch, ...]
     open: tuple[AnnouncedBatch, ...]
     history: History
+    erased: frozenset[bytes] = frozenset()
 
     @property
     def numbers(self) -> list[str]:
@@ -99,11 +102,15 @@ class Book:
             return session.scalar(chosen.limit(1)) is not None
 
     def sets_under(self, session: Session, catalog: Catalog, key_id: str) -> list[models.EntrySet]:
-        """The lawful sets of all batches of a catalog's digest under one exchange key, oldest first."""
+        """The lawful sets of all batches of a catalog's digest under one exchange key, oldest first; a snapshot brings no version."""
         chosen = (
             select(models.EntrySet, models.Batch)
             .join(models.Batch, models.Batch.id == models.EntrySet.batch_id)
-            .where(models.EntrySet.role == "lawful", models.Batch.catalog_id == catalog.id)
+            .where(
+                models.EntrySet.role == "lawful",
+                models.Batch.catalog_id == catalog.id,
+                models.Batch.kind != "snapshot",
+            )
             .order_by(models.EntrySet.id)
         )
         return [
@@ -117,6 +124,7 @@ class Book:
         known: list[KnownBatch] = []
         unknown: list[AnnouncedBatch] = []
         with self.store.read() as session:
+            erased = erased_tags(session, stream)
             for announced in streams.batches(stream):
                 anchor = announced.announced
                 if anchor is None:
@@ -128,15 +136,19 @@ class Book:
                     continue
                 entries = self.read_set(sets[-1])
                 known.append(KnownBatch(announced, sets[-1], entries))
-        ledger = StreamLedger(stream, tuple(known), tuple(unknown), history_of(known))
+        ledger = StreamLedger(stream, tuple(known), tuple(unknown), history_of(known), erased)
         for batch in known:
-            self._check_withdrawals(batch, catalog, keys)
+            self._check_withdrawals(batch, catalog, keys, erased)
         return ledger
 
-    def _check_withdrawals(self, batch: KnownBatch, catalog: Catalog, keys: CatalogKeys) -> None:
+    def _check_withdrawals(
+        self, batch: KnownBatch, catalog: Catalog, keys: CatalogKeys, erased: frozenset[bytes]
+    ) -> None:
         # The entry alone does not tell a withdrawal from a record; its archived bytes do. Unread, a flag in our own file would
-        # decide what is lawful.
+        # decide what is lawful. Of an erased record it decides nothing: erased it is, withdrawn or not.
         marked = np.flatnonzero(batch.entries.withdrawn)
+        if erased:
+            marked = marked[~among(batch.entries.key_tags[marked], erased)]
         if not len(marked) or not catalog.archive:
             return
         # By frame: the reader keeps the frame it read last.
@@ -193,12 +205,14 @@ class Book:
 
     @contextmanager
     def archive_writer(self, catalog: Catalog, batch_id: str) -> Iterator[ArchiveWriter | None]:
-        """A new archive for a batch, or None where the catalog switches the archive off."""
+        """A new archive for a batch, or None where the catalog switches the archive off. It takes no record that was erased."""
         if not catalog.archive:
             yield None
             return
+        with self.store.read() as session:
+            erased = erased_of_catalog(session, catalog.id)
         path = self._workspace.archive_folder / f"{batch_id[:16]}.archive"
-        with ArchiveWriter(path, batch_id.encode(), self._workspace.archive_key()) as writer:
+        with ArchiveWriter(path, batch_id.encode(), self._workspace.archive_key(), erased) as writer:
             yield writer
 
     def save_set(

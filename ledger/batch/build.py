@@ -110,6 +110,10 @@ class Builder:
         self._numbers.append(np.zeros(len(entries), np.int64))
         self._versions.append(np.full(len(entries), NO_VERSION))
 
+    def add_opened(self, entries: npt.NDArray[np.uint8], canonical: Sequence[bytes]) -> None:
+        """Take in finished entries of records with their canonical bytes, which are archived here once more."""
+        self._append(None, np.zeros(len(entries), np.int64), entries, pa.array(canonical, pa.binary()), withdrawn=False)
+
     def add_withdrawal(self, tag: bytes, canonical: bytes, subject_tag: bytes) -> None:
         """Take in one withdrawal that was decided by name (an own source), not read from a file."""
         entry = self._keys.entry(subject_tag, tag, self._keys.commit(canonical)[2])
@@ -281,10 +285,11 @@ def raw_row(cells: Sequence[str]) -> bytes:
     return json.dumps(list(cells), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
 
 
+NO_EARLIER = "withdrawal.no_earlier_version"
 _NO_EARLIER = Unreadable(
     field="",
     value="",
-    code="withdrawal.no_earlier_version",
+    code=NO_EARLIER,
     zh="撤回的记录在本数据流中没有更早的有效版本",
     en="withdraws a record of which the stream has no earlier live version (formats F4)",
 )

@@ -129,6 +129,18 @@ class History:
         tags: Bytes2D = np.ascontiguousarray(self._entries[self._latest[keys], TAG])
         return tags
 
+    def entries(self, keys: npt.NDArray[np.int64]) -> Bytes2D:
+        """The latest entries of some keys, (n,64)."""
+        entries: Bytes2D = self._entries[self._latest[keys]]
+        return entries
+
+    def places(self, keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Where the latest entries of some keys stand: the index of the batch, and of the entry in that batch."""
+        latest = self._latest[keys]
+        batches: npt.NDArray[np.int32] = self._batch[latest]
+        rows: npt.NDArray[np.int64] = latest - self._offsets[batches]
+        return batches, rows
+
     def tails(self, keys: npt.NDArray[np.int64]) -> Bytes2D:
         """Tag and commitment of the latest version of some keys, (n,48)."""
         tails: Bytes2D = np.ascontiguousarray(self._entries[self._latest[keys], TAG.start :])

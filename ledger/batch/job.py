@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ledger.anchor.claims import anchor_open
 from ledger.anchor.link import Link, open_link
 from ledger.batch.book import Book
+from ledger.batch.erasures import finish_erasures
 from ledger.batch.stream import StreamId, Streams, read_streams
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord, RegistryView
@@ -102,6 +103,8 @@ class Job:
 def open_job(workspace: Workspace, store: Store, *, resume: bool = True) -> Iterator[Job]:
     """Open the chain, finish what an earlier run began (unless only reading), read the registry once."""
     book = Book(workspace, store)
+    if resume:
+        finish_erasures(workspace, store)
     with open_link(workspace, store) as link:
         if resume:
             anchor_open(workspace, store, link)

@@ -6,12 +6,17 @@ that held the descriptor's addresses when the batch was first anchored; its orde
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
 
 from ledger.chain.registry import AnchorRecord, RegistryView
 from ledger.descriptor import Descriptor, parse_descriptor
 from ledger.errors import InputError
+
+_SNAPSHOT = re.compile(r"P[0-9]{8}-[1-9][0-9]*:(.+)")
 
 
 @dataclass(frozen=True, order=True)
@@ -48,6 +53,12 @@ class AnnouncedBatch:
         """True if the sender revised the batch after the receiver's first anchor (such a revision is marked, F7)."""
         return bool(self.received) and len(self.sent) > 1 and self.sent[-1].position > self.received[0].position
 
+    @property
+    def upto(self) -> str | None:
+        """The number of the last batch that a snapshot folds, as its own number says; None for other kinds, or if it does not say."""
+        found = _SNAPSHOT.fullmatch(self.descriptor.batch) if self.descriptor.kind == "snapshot" else None
+        return None if found is None else found[1]
+
     def claims(self, party: str) -> tuple[AnchorRecord, ...]:
         """The anchors of `party` if it is a side of this batch, else none."""
         if party == self.stream.sender:
@@ -82,6 +93,44 @@ class Streams:
         """The snapshots of `stream`, oldest first."""
         return tuple(batch for batch in self.all_batches(stream) if batch.descriptor.kind == "snapshot")
 
+    def reach(self, snapshot: AnnouncedBatch) -> int:
+        """How many batches of its stream a snapshot folds; 0 if its number names none that its sender anchored before it."""
+        place, sequence = self._places.get(snapshot.stream, {}).get(snapshot.upto or "", (0, 0))
+        return place if not snapshot.sent or sequence < snapshot.sent[0].sequence else 0
+
+    def folded(self, snapshot: AnnouncedBatch) -> tuple[AnnouncedBatch, ...]:
+        """The batches that a snapshot folds, oldest first; none if that cannot be told, see `reach`."""
+        return self.batches(snapshot.stream)[: self.reach(snapshot)]
+
+    def superseding(self, snapshot: AnnouncedBatch, party: str) -> tuple[AnnouncedBatch, ...]:
+        """The snapshots of the stream by which `party` left `snapshot` behind: first anchored by it later, or folding further.
+
+        Empty: it is that party's newest, or the party never anchored it.
+        """
+        mine = snapshot.claims(party)
+        if not mine:
+            return ()
+        reach = self.reach(snapshot)
+        return tuple(
+            other
+            for other in self.snapshots(snapshot.stream)
+            if other.batch_id != snapshot.batch_id
+            and (claims := other.claims(party))
+            and (claims[0].position > mine[0].position or self.reach(other) > reach)
+        )
+
+    @cached_property
+    def _places(self) -> Mapping[StreamId, Mapping[str, tuple[int, int]]]:
+        """For each batch that its sender anchored, by number: its place in the stream, from 1, and the sender's sequence number."""
+        return {
+            stream: {
+                batch.descriptor.batch: (place, batch.sent[0].sequence)
+                for place, batch in enumerate(self.batches(stream), 1)
+                if batch.sent
+            }
+            for stream in self.by_id
+        }
+
     def all_batches(self, stream: StreamId) -> tuple[AnnouncedBatch, ...]:
         """Batches and snapshots of `stream` in its order; empty for a stream nobody anchored."""
         return self.by_id.get(stream, ())
@@ -99,6 +148,12 @@ class Streams:
             and (sender is None or stream.sender == sender)
             and (receiver is None or stream.receiver == receiver)
         )
+
+
+def snapshot_number(day: date, count: int, upto: str) -> str:
+    """The number of the `count`-th snapshot of a day that folds a stream up to the batch numbered `upto`; `AnnouncedBatch.upto` reads
+    it."""
+    return f"P{day:%Y%m%d}-{count}:{upto}"
 
 
 def read_streams(view: RegistryView, descriptors: Mapping[str, bytes]) -> Streams:

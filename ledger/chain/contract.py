@@ -1,4 +1,4 @@
-"""The compiled AnchorRegistry: selectors, topics and types from the artefact that is shipped beside this file."""
+"""The compiled contracts: selectors, topics and types from the artefacts that are shipped beside this file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,17 @@ class Contract:
 @cache
 def anchor_registry() -> Contract:
     """The AnchorRegistry that this version deploys and reads."""
-    artefact = json.loads(resources.files(__package__).joinpath("AnchorRegistry.json").read_text(encoding="utf-8"))
+    return _load("AnchorRegistry")
+
+
+@cache
+def dispute_registry() -> Contract:
+    """The DisputeRegistry that this version deploys and reads."""
+    return _load("DisputeRegistry")
+
+
+def _load(contract: str) -> Contract:
+    artefact = json.loads(resources.files(__package__).joinpath(f"{contract}.json").read_text(encoding="utf-8"))
     selectors = {signature.split("(")[0]: sel for signature, sel in artefact["methodIdentifiers"].items()}
     error_selectors = {signature.split("(")[0]: sel for signature, sel in artefact["errorSelectors"].items()}
     topics = {signature.split("(")[0]: topic for signature, topic in artefact["eventTopics"].items()}

@@ -8,12 +8,13 @@ A node that contradicts itself ends in ChainError `chain.contradiction`, never i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ledger.chain.abi import AbiError, decode
 from ledger.chain.contract import anchor_registry, word_to_name
+from ledger.chain.logs import read_logs, spans, topic_of
 from ledger.chain.rpc import Rpc, RpcAnswered, hex_bytes, quantity
 from ledger.chain.view import AnchorRecord, Holding, RegistryView, check_whole, contradiction
 from ledger.errors import ChainError
@@ -24,8 +25,6 @@ _ALL = (1 << 256) - 1
 # First page when a node refuses to answer everything at once: about 0.7 million gas and 26 KB a hundred.
 _PAGE = 500
 _ATTEMPTS = 5
-# Widest range of blocks asked for in one eth_getLogs: nodes and gateways that limit it allow at least this.
-_RANGE = 2000
 _HEADERS = 100
 
 
@@ -101,7 +100,7 @@ class Registry:
         wanted = {(record.party, record.sequence): record for record in anchors}
         found: dict[AnchorRecord, AnchorEvent] = {}
         topics = [anchor_registry().events["Anchored"].topic]
-        for first, last in _spans(sorted({record.block for record in wanted.values()})):
+        for first, last in spans(sorted({record.block for record in wanted.values()})):
             for log in self._logs(first, last, topics):
                 record = wanted.get(self._log_key(log))
                 if record is None:
@@ -274,41 +273,21 @@ class Registry:
     # ---- events ----
 
     def _logs(self, first: int, last: int, topics: list[str]) -> list[dict[str, Any]]:
-        """The contract's logs with one of these first topics, in order; ranges a node refuses are halved."""
-        logs: list[dict[str, Any]] = []
-        span = _RANGE
-        while first <= last:
-            until = min(last, first + span - 1)
-            query = {"address": self.contract, "fromBlock": hex(first), "toBlock": hex(until), "topics": [topics]}
-            try:
-                page = self.rpc.call("eth_getLogs", query)
-            except RpcAnswered:
-                if span == 1:
-                    raise
-                span = max(1, min(span, until - first + 1) // 2)
-                continue
-            if not isinstance(page, list):
-                raise self._not_the_contract("eth_getLogs is no list")
-            logs += [log for log in page if not log.get("removed")]
-            first = until + 1
-        for log in logs:
-            if str(log.get("address", "")).lower() != self.contract or log["topics"][0] not in topics:
-                raise self._contradiction("节点给出了未请求的事件", "the node gave an event that was not asked for")
-        return logs
+        return read_logs(self.rpc, self.contract, first, last, topics)
 
     def _log_key(self, log: Mapping[str, Any]) -> tuple[str, int]:
         """Party and sequence of an Anchored event."""
-        return word_to_name(_topic(log, 2)), int.from_bytes(_topic(log, 3), "big")
+        return word_to_name(topic_of(log, 2)), int.from_bytes(topic_of(log, 3), "big")
 
     def _holding_told(self, log: Mapping[str, Any]) -> tuple[str, str, int]:
         registered = anchor_registry().events["Registered"]
-        account = _topic(log, 2 if log["topics"][0] == registered.topic else 3)
+        account = topic_of(log, 2 if log["topics"][0] == registered.topic else 3)
         (position,) = self._event_data(log, "Registered")
-        return word_to_name(_topic(log, 1)), "0x" + account[12:].hex(), position
+        return word_to_name(topic_of(log, 1)), "0x" + account[12:].hex(), position
 
     def _event(self, log: Mapping[str, Any], record: AnchorRecord) -> AnchorEvent:
         revision, size, root, descriptor, sketch = self._event_data(log, "Anchored")
-        batch_id = _topic(log, 1).hex()
+        batch_id = topic_of(log, 1).hex()
         block = quantity(log.get("blockNumber"), "blockNumber")
         told = (batch_id, revision, size, root.hex(), block)
         kept = (record.batch_id, record.revision, record.size, record.root, record.block)
@@ -351,23 +330,3 @@ class Registry:
 
 def _name(record: AnchorRecord) -> str:
     return f"{record.party}#{record.sequence}"
-
-
-def _topic(log: Mapping[str, Any], number: int) -> bytes:
-    topics = log.get("topics")
-    if not isinstance(topics, list) or len(topics) <= number:
-        raise contradiction("事件缺少主题", "an event lacks topics")
-    return hex_bytes(topics[number], "log topic").rjust(32, b"\0")
-
-
-def _spans(blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of at most _RANGE blocks that cover `blocks` (ascending) and begin and end at one of them."""
-    first = last = -1
-    for block in blocks:
-        if first < 0 or block - first >= _RANGE:
-            if first >= 0:
-                yield first, last
-            first = block
-        last = block
-    if first >= 0:
-        yield first, last

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.chain.abi import AbiError, Type, decode
-from ledger.chain.contract import anchor_registry, word_to_name
+from ledger.chain.contract import anchor_registry, dispute_registry, word_to_name
 from ledger.errors import ChainError
 
 # keccak256("PARTY_ROLE"); the registrar's role is zero.
@@ -43,7 +43,7 @@ def explain(data: str) -> Revert | None:
     """The refusal in `data`, the 0x-hex of a revert; None if it is none that the registry or the language knows."""
     try:
         raw = bytes.fromhex(data.removeprefix("0x"))
-        name, types = {**anchor_registry().errors, **_BUILT_IN}[raw[:4]]
+        name, types = {**dispute_registry().errors, **anchor_registry().errors, **_BUILT_IN}[raw[:4]]
         values = decode(types, raw[4:])
     except (ValueError, KeyError, AbiError):
         return None
@@ -142,6 +142,83 @@ _WORDS: dict[str, tuple[str, Callable[..., tuple[str, str]]]] = {
         lambda batch_id, length: (
             f"批次 {batch_id.hex()} 的差异摘要有 {length} 字节，应为 288 的倍数且不超过 129600",
             f"the sketch of batch {batch_id.hex()} has {length} bytes, it must be a multiple of 288 up to 129,600",
+        ),
+    ),
+    "Suspended": (
+        "chain.no_role",
+        lambda account, name: (
+            f"账户 {account}（{word_to_name(name)}）已被暂停；请联系登记方",
+            f"account {account} ({word_to_name(name)}) is suspended; ask the registrar",
+        ),
+    ),
+    "WithOneself": (
+        "chain.with_oneself",
+        lambda name: (
+            f"{word_to_name(name)} 不能与自己对账或争议",
+            f"{word_to_name(name)} cannot be its own other side",
+        ),
+    ),
+    "ZeroHash": ("chain.zero_hash", lambda: ("哈希不能为零", "the hash must not be zero")),
+    "PositionAhead": (
+        "chain.position_ahead",
+        lambda position, actual: (
+            f"对账单依据位置 {position}，登记合约才到 {actual}：请重新读取后再签",
+            f"the statement speaks of position {position}, the registry is at {actual}: read it again",
+        ),
+    ),
+    "FindingsLength": (
+        "chain.findings_length",
+        lambda length: (
+            f"争议须列 1 至 1000 处差异，每处 17 字节；现为 {length} 字节，请分几次提出",
+            f"a dispute lists 1 to 1000 findings of 17 bytes, not {length} bytes: open several",
+        ),
+    ),
+    "UnknownKind": (
+        "chain.finding_kind",
+        lambda finding, kind: (
+            f"第 {finding + 1} 处差异的类型 {kind} 未知",
+            f"finding {finding + 1} has the unknown kind {kind}",
+        ),
+    ),
+    "NotAnchored": (
+        "chain.not_anchored",
+        lambda batch_id, party, other: (
+            f"{word_to_name(party)} 和 {word_to_name(other)} 都未对批次 {batch_id.hex()} 上链",
+            f"neither {word_to_name(party)} nor {word_to_name(other)} anchored batch {batch_id.hex()}",
+        ),
+    ),
+    "UnknownDispute": (
+        "dispute.unknown",
+        lambda number: (f"链上没有争议 {number}", f"there is no dispute {number} on chain"),
+    ),
+    "AlreadyClosed": ("dispute.closed", lambda number: (f"争议 {number} 已了结", f"dispute {number} is closed")),
+    "NotRespondent": (
+        "dispute.not_respondent",
+        lambda number, party, respondent: (
+            f"争议 {number} 由 {word_to_name(respondent)} 答复，不是 {word_to_name(party)}",
+            f"dispute {number} is answered by {word_to_name(respondent)}, not by {word_to_name(party)}",
+        ),
+    ),
+    "NotOpener": (
+        "dispute.not_opener",
+        lambda number, party, opener: (
+            f"争议 {number} 由提出方 {word_to_name(opener)} 了结，不是 {word_to_name(party)}",
+            f"dispute {number} is closed by {word_to_name(opener)}, who opened it, not by {word_to_name(party)}",
+        ),
+    ),
+    "UnknownChoice": ("dispute.choice", lambda choice: (f"选项 {choice} 未知", f"choice {choice} is unknown")),
+    "BatchNotExpected": (
+        "dispute.batch",
+        lambda batch_id: (
+            f"批次只属于“重发”的答复和“已了结”的结果（{batch_id.hex()}）",
+            f"a batch belongs to the answer resend and the outcome settled only ({batch_id.hex()})",
+        ),
+    ),
+    "NotSettled": (
+        "dispute.not_settled",
+        lambda batch_id: (
+            f"双方对批次 {batch_id.hex()} 的上链不一致或不全，不能据此了结",
+            f"the two have not both anchored batch {batch_id.hex()} with the same size and root: it settles nothing",
         ),
     ),
     "Error": ("chain.refused", lambda text: (f"合约拒绝：{_text(text)}", f"the contract refused: {_text(text)}")),

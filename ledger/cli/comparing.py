@@ -67,6 +67,14 @@ def tell(found: PartyComparison, *, brief: bool = False) -> None:
             note(f"{it.batch.descriptor.batch}：{zh}", f"{it.batch.descriptor.batch}: {en}")
     for zh, en in found.notes:
         note(zh, en)
+    disputable = [it.batch.descriptor.batch for it in shown if it.certified and any(f.open for f in it.findings)]
+    if disputable and not brief:
+        catalog, number = found.catalog.partition("/")[0], disputable[0]
+        note(
+            f"仅对方有的记录由对方点名；可就未了结的差异提出争议：duizhang dispute open {catalog} --with {found.them} --batch {number}",
+            f"what only the other side has, the other side names; open differences can be disputed: duizhang dispute open {catalog} "
+            f"--with {found.them} --batch {number}",
+        )
 
 
 def findings_table(findings: Sequence[PartyFinding]) -> str:

@@ -134,6 +134,7 @@ def brief_json(opened: Job, night: Night) -> dict[str, object]:
             for member, kind in (("sealed", "sealed"), ("corrected", "correction"))
         },
         "restores": [restore_json(restore) for restore in night.restores],
+        "due": [due.as_json() for due in night.due],
         "failures": [
             {
                 "what": failure.what,
@@ -146,6 +147,8 @@ def brief_json(opened: Job, night: Night) -> dict[str, object]:
 
 def brief_text(opened: Job, night: Night) -> str:
     """The brief for a person: what could not be done first, then what differs, then what was done."""
+    from ledger.delivery.due import shown_due
+
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         looked = night.failures or night.received or night.reconciled
@@ -193,6 +196,10 @@ def brief_text(opened: Job, night: Night) -> str:
                     f"\ncorrected {catalog.id} batch {one.number}: {one.record.size} updated rows",
                 )
             )
+        if night.due:
+            print(say("\n应发送的撤回：", "\nwithdrawals to be sent:"))
+        for due in night.due:
+            print(f"  {due.catalog_id} → {due.party}  {shown_due(due)}")
         if not looked:
             print(say("未配置任何数据源", "no source is configured"))
     return out.getvalue()

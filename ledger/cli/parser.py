@@ -412,6 +412,7 @@ def _two_parties(add: Callable[[str, str, str, str], argparse.ArgumentParser], c
         help=say("由此批次了结（双方上链须一致）", "settled by batch NO, equal on both sides"),
     )
     how.add_argument("--withdrawn", action="store_true", help=say("撤回争议", "taken back"))
+    how.add_argument("--accepted", action="store_true", help=say("接受对方的答复", "left at their answer"))
     disputes = _action(actions, common, "list", "列出争议", "list disputes")
     disputes.add_argument("--all", action="store_true", help=say("含已了结的", "closed ones too"))
     _action(actions, common, "show", "一项争议的全部经过", "the whole history of one").add_argument(

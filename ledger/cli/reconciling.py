@@ -97,6 +97,13 @@ def tell(result: Reconciliation, *, brief: bool = False) -> None:
     )
     _tell_sum(say("数据源行", "source rows"), counts.source, counts, SOURCE_TERMS)
     _tell_sum(say("台账主键", "ledger keys"), counts.ledger, counts, LEDGER_TERMS)
+    if counts.erased:
+        print(
+            say(
+                f"本方已删除原文 {counts.erased}（不在两个合计之内，不算缺失）",
+                f"erased here {counts.erased} (outside both sums, not missing)",
+            )
+        )
     if result.updated_keys:
         shown = [compact(key) for key in result.updated_keys[:_SHOWN_KEYS]]
         more = f" … {len(result.updated_keys)}" if len(result.updated_keys) > _SHOWN_KEYS else ""
@@ -168,7 +175,7 @@ def _row(finding: Finding, *, own: bool) -> tuple[str, ...]:
         kind += f" ×{finding.rows}"
     expected, observed = _short(finding.expected, finding.observed), _short(finding.observed, finding.expected)
     if finding.reason is not None:
-        observed = f"{finding.reason['field']}={finding.reason['value']}"
+        observed = f"{finding.reason['field']}={finding.reason['value']}" if finding.reason["field"] else observed
     return (kind, where, finding.batch or "-", expected, observed, _advice(finding, own=own))
 
 
@@ -188,7 +195,13 @@ def _advice(finding: Finding, *, own: bool) -> str:
         Kind.ALTERED: put_back,
         Kind.MISSING: say("补回该行，或 withdraw", "put the row back, or withdraw")
         if own
-        else say("补回该行", "put the row back"),
+        # Known by its tag alone, it never was here: only the sender can name it.
+        else say("补回该行", "put the row back")
+        if finding.key is not None
+        else say(
+            "请发送方重发（reconcile --with，dispute open）",
+            "ask the sender to send it again (reconcile --with, dispute open)",
+        ),
         Kind.UNANCHORED: say("从未下发：查清来源", "never sent: find out where it came from"),
     }[finding.kind]
 

@@ -50,10 +50,10 @@ def _show(style: str, plan: Plan, source: SourceConfig) -> None:
         print_json(_plan_json(plan, source))
     elif style == "sql":
         _tell_sql(plan, source)
-        _tell_left_out(plan.left_out)
+        _tell_left_out(plan)
     else:
         _tell(plan)
-        _tell_left_out(plan.left_out)
+        _tell_left_out(plan)
         if plan.items:
             note(
                 "以上只是演练，未写入任何内容；确认后加 --apply --by 姓名",
@@ -72,6 +72,7 @@ def _plan_json(plan: Plan, source: SourceConfig) -> dict[str, object]:
             for item, statement in zip(plan.items, statements(plan, source), strict=True)
         ],
         "left_out": [_left_out_json(left) for left in plan.left_out],
+        "erased": list(plan.report.erased),
     }
 
 
@@ -110,6 +111,7 @@ def _show_outcome(
                     _item_json(plan, it.item) | {"result": it.result, "columns": list(it.columns)} for it in outcomes
                 ],
                 "left_out": [_left_out_json(left) for left in plan.left_out],
+                "erased": list(plan.report.erased),
                 "reconciled": report.as_json(),
             }
         )
@@ -128,7 +130,7 @@ def _show_outcome(
         print(table(headers, rows))
     else:
         print(say("没有可恢复的行", "there is nothing to restore"))
-    _tell_left_out(plan.left_out)
+    _tell_left_out(plan)
     print(
         say(
             f"恢复后对账 {report.catalog}：{verdict_words(report.verdict)}，差异 {len(report.findings)} 处",
@@ -193,8 +195,11 @@ def _tell_sql(plan: Plan, source: SourceConfig) -> None:
         print(line)
 
 
-def _tell_left_out(left_out: tuple[LeftOut, ...]) -> None:
-    for left in left_out:
+def _tell_left_out(plan: Plan) -> None:
+    erased = plan.report.counts.erased
+    if erased:
+        note(f"不恢复：本方已删除原文的记录 {erased} 条", f"not restored: {erased} record(s) that were erased here")
+    for left in plan.left_out:
         finding = left.finding
         key = compact(finding.key) if finding.key is not None else (finding.key_tag or f"row {finding.row}")
         kind = (CHINESE[finding.kind], str(finding.kind))

@@ -136,6 +136,8 @@ def _tell_stream(stream: StreamState) -> None:
             state += say("，宣告晚于接收", ", announced late")
         if batch.revised_after_receipt:
             state += say("，接收后又修订", ", revised after receipt")
+        if batch.superseded:
+            state += say("，已有更新的快照", ", superseded")
         root = "-" if batch.root is None else f"{batch.root[:12]}…"
         size = "-" if batch.size is None else batch.size
         rows.append((batch.number, batch.kind, size, root, _side(batch.ours), _side(batch.theirs), state))

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
 
 from ledger import sketch as sketches
 from ledger.batch.book import StreamLedger
+from ledger.batch.erasures import erased_tags
+from ledger.batch.fold import open_entries
 from ledger.batch.job import Job
-from ledger.batch.stream import AnnouncedBatch, StreamId
+from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
 from ledger.counterpart.findings import BatchComparison, Notes, PartyComparison, PartyFinding, PartyKind
@@ -83,7 +84,8 @@ def _compare_stream(job: Job, catalog: Catalog, stream: StreamId, party: str) ->
     newest = job.streams.all_batches(stream)[-1].descriptor
     keys = job.workspace.key_by_id(party, newest.key_id).for_catalog(catalog)
     ledger = job.book.load_stream(job.streams, stream, catalog, keys)
-    erased = _erased(job, stream)
+    with job.store.read() as session:
+        erased = {tag.hex() for tag in erased_tags(session, stream)}
     compared: list[BatchComparison] = []
     sides: list[_Sides] = []
     for batch in job.streams.all_batches(stream):
@@ -91,7 +93,7 @@ def _compare_stream(job: Job, catalog: Catalog, stream: StreamId, party: str) ->
         side = _sides(job, batch, ours, theirs, party)
         sides.append(side)
         compared.append(_compare(job, catalog, keys, ledger, batch, side, (ours, theirs)))
-    settled = [_settled(compared, sides, at) for at in range(len(compared))]
+    settled = [_settled(compared, sides, at, _later(job.streams, compared, at)) for at in range(len(compared))]
     return [_with_settled(it, found, erased) for it, found in zip(compared, settled, strict=True)]
 
 
@@ -188,7 +190,7 @@ def _findings(
     with ExitStack() as stack:
         opener = stack.enter_context(job.book.opener(ledger.known, catalog, keys))
         key_of = key_finder(catalog, ledger, opener)
-        own = _own_keys(job, catalog, keys, ledger, batch, side, list(ours))
+        own = _own_keys(job, catalog, keys, batch, side, difference.only_ours)
         names = {tag: own.get(tag) or key_of(tag) for tag in {**ours, **theirs}}
         withdrawn = _withdrawals(catalog, keys, ledger, batch, side, difference, key_of, we_send=we_send)
     found: list[PartyFinding] = []
@@ -217,7 +219,13 @@ def _withdrawals(
     *,
     we_send: bool,
 ) -> set[bytes]:
-    """The tags of the sender's entries that are withdrawals, as far as that can be told."""
+    """The tags of the sender's entries that are withdrawals, as far as that can be told; against a snapshot, which holds none, of what
+    only the receiver has and the stream withdrew."""
+    if batch.descriptor.kind == "snapshot":
+        sends, holds = difference.only_ours, difference.only_theirs
+        sends, holds = (sends, holds) if we_send else (holds, sends)
+        tags = {entry[TAG].tobytes() for entry in holds} - {entry[TAG].tobytes() for entry in sends}
+        return {tag for tag in tags if (key := ledger.history.find(tag)) >= 0 and not ledger.history.live[key]}
     if we_send:
         if side.ours is None:
             return set()
@@ -234,12 +242,16 @@ def _own_keys(
     job: Job,
     catalog: Catalog,
     keys: CatalogKeys,
-    ledger: StreamLedger,
     batch: AnnouncedBatch,
     side: _Sides,
-    tags: Sequence[bytes],
+    entries: npt.NDArray[np.uint8],
 ) -> dict[bytes, Mapping[str, str]]:
-    """The keys of our own rows, from the archive of the set that we anchored."""
+    """The keys of our own rows, from the archive of the set that we anchored; of a snapshot from whichever set archives them."""
+    if batch.descriptor.kind == "snapshot":
+        opened = open_entries(job.book, job.streams.all_batches(batch.stream), catalog, keys, entries)
+        named = zip(entries, opened, strict=True)
+        return {entry[TAG].tobytes(): key_fields(catalog, data) for entry, data in named if data is not None}
+    tags = [entry[TAG].tobytes() for entry in entries]
     if side.ours is None or side.our_set is None or side.our_set.archive_file is None or not tags:
         return {}
     index = EntryIndex(side.ours.entries)
@@ -253,19 +265,35 @@ def _own_keys(
     return found
 
 
-def _settled(compared: Sequence[BatchComparison], sides: Sequence[_Sides], at: int) -> dict[str, AnnouncedBatch]:
+def _later(streams: Streams, compared: Sequence[BatchComparison], at: int) -> list[int]:
+    """Which of the compared can settle a difference of the one at `at`: of a batch the later batches; of a snapshot the batches after the
+    last it folds, and the later snapshots that fold as much, which speak of every key, carried or not."""
+    one = compared[at].batch
+    batches = [n for n, it in enumerate(compared) if it.batch.descriptor.kind != "snapshot"]
+    if one.descriptor.kind != "snapshot":
+        return [n for n in batches if n > at]
+    reach = streams.reach(one)
+    if not reach:
+        return []
+    after = [n for n in batches[reach:] if compared[n].batch.sent]
+    snapshots = [n for n in range(at + 1, len(compared)) if compared[n].batch.descriptor.kind == "snapshot"]
+    return after + [n for n in snapshots if streams.reach(compared[n].batch) >= reach]
+
+
+def _settled(
+    compared: Sequence[BatchComparison], sides: Sequence[_Sides], at: int, later_ones: Sequence[int]
+) -> dict[str, AnnouncedBatch]:
     """For each differing key tag of a batch, the first later batch that carries it and on which both sides agree about it."""
     one = compared[at]
     left = {*one.only_sender, *one.only_receiver, *one.differs} if one.certified else set()
     found: dict[str, AnnouncedBatch] = {}
-    if one.batch.descriptor.kind == "snapshot":
-        return found
-    for later, side in zip(compared[at + 1 :], sides[at + 1 :], strict=True):
-        if not left or side.ours is None or not later.certified or later.batch.descriptor.kind == "snapshot":
+    for later, side in ((compared[n], sides[n]) for n in later_ones):
+        if not left or side.ours is None or not later.certified:
             continue
         tags = sorted(left)
         raw = np.frombuffer(bytes.fromhex("".join(tags)), np.uint8).reshape(-1, 16)
         carried = EntryIndex(side.ours.entries).lookup(raw) >= 0
+        carried |= later.batch.descriptor.kind == "snapshot"
         wrong = {*later.only_sender, *later.only_receiver, *later.differs}
         for tag, there in zip(tags, carried.tolist(), strict=True):
             if there and tag not in wrong:
@@ -300,17 +328,6 @@ def _set_of(job: Job, batch: AnnouncedBatch, role: models.Role, record: AnchorRe
     with job.store.read() as session:
         sets = job.book.sets(session, batch.batch_id, role)
     return next((it for it in sets if (it.size, it.root) == (record.size, record.root)), None)
-
-
-def _erased(job: Job, stream: StreamId) -> set[str]:
-    row = models.Erasure
-    chosen = select(row.key_tag).where(
-        row.catalog_id == stream.catalog_id,
-        row.sender_party == stream.sender,
-        row.receiver_party == stream.receiver,
-    )
-    with job.store.read() as session:
-        return set(session.scalars(chosen))
 
 
 def _last(records: Sequence[AnchorRecord]) -> AnchorRecord | None:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger.batch.book import StreamLedger, now, save_batch
-from ledger.batch.build import Builder, Built
+from ledger.batch.build import NO_EARLIER, Builder, Built
 from ledger.batch.intake import FileOptions, build_from_file
 from ledger.batch.job import Job
 from ledger.batch.stream import AnnouncedBatch, StreamId
@@ -22,6 +22,7 @@ from ledger.kernel.sorting import TAG
 from ledger.keys import CatalogKeys
 from ledger.source.load import Upsert, load_rows
 from ledger.store import models
+from ledger.store.archive import among
 from ledger.store.files import hash_file
 
 
@@ -71,6 +72,14 @@ def expect(job: Job, catalog: Catalog, *, number: str, sender: str) -> Incoming:
             "--batch",
         )
     told = batch.descriptor
+    if told.kind == "snapshot":
+        raise InputError(
+            "receive.snapshot",
+            f"{number} 是 {sender} 的快照，不是下发，没有可接收的行；请执行 snapshot {catalog.id} --from {sender} --batch {number} 表明本方持有什么",
+            f"{number} is a snapshot of {sender}, no delivery: it brings no rows; run snapshot {catalog.id} --from {sender} --batch "
+            f"{number} to state what you hold",
+            "--batch",
+        )
     if told.catalog_digest != catalog.digest.hex():
         raise InputError(
             "receive.other_catalog",
@@ -91,8 +100,15 @@ def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
     with job.book.archive_writer(incoming.catalog, incoming.batch.batch_id) as archive:
         builder = Builder(incoming.catalog, incoming.keys, ledger.before(incoming.batch), archive)
         with file.open(incoming.catalog) as delivered:
-            built = build_from_file(delivered, builder, file.quarantine)
+            try:
+                built = build_from_file(delivered, builder, file.quarantine)
+            except InputError:
+                _check_order(incoming, ledger, builder)
+                raise
             ignored, notes = tuple(delivered.ignored), tuple(delivered.notes)
+        again = int((among(built.entries[:, TAG], ledger.erased) & ~built.withdrawn).sum())
+        if again:
+            notes += (_erased_note(again),)
         lawful = (built.size, built.root) == (anchor.size, anchor.root)
         if lawful and not any(k.announced.batch_id == incoming.batch.batch_id for k in ledger.known):
             with job.store.write() as session:
@@ -112,10 +128,12 @@ def ledger_of(job: Job, incoming: Incoming) -> StreamLedger:
 def load_file(job: Job, incoming: Incoming, file: FileOptions) -> None:
     """Write the file's readable rows into the source, all or nothing, read back before it counts.
 
-    Keys that a later batch of the stream carries are left as that batch has them: arrival order never matters.
+    Keys that a later batch of the stream carries are left as that batch has them: arrival order never matters. Records that were erased
+    here are never written, only removed.
     """
     kernel = Kernel(incoming.catalog, incoming.keys)
-    later = ledger_of(job, incoming).after(incoming.batch)
+    ledger = ledger_of(job, incoming)
+    later = ledger.after(incoming.batch)
     upserts: list[Upsert] = []
     withdrawn: dict[bytes, dict[str, str | None]] = {}
     names = list(incoming.catalog.by_name)
@@ -124,7 +142,8 @@ def load_file(job: Job, incoming: Incoming, file: FileOptions) -> None:
             result = kernel.run(chunk)
             columns = [result.values[name].to_pylist() for name in names]
             keys = result.record_keys.to_pylist()
-            superseded = later.lookup(np.ascontiguousarray(result.entries[:, TAG])) >= 0
+            tags = np.ascontiguousarray(result.entries[:, TAG])
+            superseded = (later.lookup(tags) >= 0) | among(tags, ledger.erased)
             for over, key, entry, *values in zip(superseded, keys, result.entries, *columns, strict=True):
                 if over:
                     continue
@@ -145,6 +164,32 @@ def load_file(job: Job, incoming: Incoming, file: FileOptions) -> None:
         batch_column=source.batch_column,
         batch=None if source.batch_column is None else incoming.batch.descriptor.batch,
         base=job.workspace.root,
+    )
+
+
+def _check_order(incoming: Incoming, ledger: StreamLedger, builder: Builder) -> None:
+    """A withdrawal whose record stands in an earlier batch that is not known here yet is no bad row: that batch comes first."""
+    waiting = [
+        batch.descriptor.batch
+        for batch in ledger.open
+        if batch.sent and batch.sent[0].sequence < incoming.batch.sent[0].sequence
+    ]
+    if waiting and any(row.unreadable.code == NO_EARLIER for row in builder.bad):
+        numbers = "、".join(waiting)
+        raise InputError(
+            "receive.earlier_batch_first",
+            f"批次 {incoming.batch.descriptor.batch} 撤回的记录本台账尚不知道，它们可能在尚未接收的批次 {numbers} 中：请先接收 {numbers}",
+            f"batch {incoming.batch.descriptor.batch} withdraws records that are not known here; they may be in {', '.join(waiting)}, "
+            f"which was not received yet: receive {', '.join(waiting)} first",
+            "--batch",
+        )
+
+
+def _erased_note(count: int) -> tuple[str, str]:
+    return (
+        f"文件含本方已删除原文的记录 {count} 条：不写入数据源，不归档；请发送方以 erased 撤回",
+        f"the file holds {count} record(s) that were erased here: they are neither loaded nor archived; ask the sender to withdraw them "
+        "(erased)",
     )
 
 

@@ -4,6 +4,7 @@
     tables.py    the database's own checks, every row's invariants, batches and descriptors, the outbox
     files.py     key files, entry files, leftovers
     archives.py  each archived record against its entry
+    snapshots.py our snapshots against the batches they fold
     anchors.py   claims and anchors, both ways
 
 Runs under the workspace's lock and finishes nothing: what a killed job left open is reported as pending.

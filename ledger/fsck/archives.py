@@ -17,7 +17,7 @@ from ledger.kernel.sorting import EntryIndex
 from ledger.keys import CatalogKeys
 from ledger.record import open_canonical, record_key
 from ledger.store import models
-from ledger.store.archive import ArchiveReader
+from ledger.store.archive import ArchiveReader, among
 from ledger.store.entryfile import NO_FRAME, Entries
 from ledger.workspace import OWN, Workspace
 
@@ -42,6 +42,10 @@ class Opener:
     def is_ours(self, batch_id: str) -> bool:
         """True for a batch that this party sent or sealed."""
         return self.tables.batches[batch_id].sender_party == self.workspace.party
+
+    def erased(self, entry_set: models.EntrySet) -> frozenset[bytes]:
+        """Key tags of which no archive of the set's catalog may hold a record."""
+        return self.tables.erased(self.tables.batches[entry_set.batch_id].catalog_id)
 
     def _catalog(self, told: Descriptor) -> Catalog:
         catalog = self.workspace.catalog(told.catalog_id)
@@ -89,7 +93,7 @@ def check_archive(check: Check, book: Book, opener: Opener, entry_set: models.En
     A record must stand where its entry says, open the entry's commitment, and, taken apart under the batch's catalog, be in
     normal form, give the entry's tags and the kind (record or withdrawal) that the entry file claims. Of a lawful set with an
     archive, every entry has its record and every record its entry; a held set archives only rows that differ, and a lawful set of
-    another sender that was learnt from its sketch or entry file only what was in the source.
+    another sender that was learnt from its sketch or entry file only what was in the source. No archive holds a record that was erased.
     """
     batch_name = opener.tables.name(entry_set.batch_id)
     if entry_set.archive_file is None:
@@ -113,7 +117,8 @@ def check_archive(check: Check, book: Book, opener: Opener, entry_set: models.En
     with check.guard(where), book.archive(entry_set) as reader:
         # Of what another party sent, some records may never have come here: their entries are known and nothing more.
         whole = entry_set.role == "lawful" and opener.is_ours(entry_set.batch_id)
-        opened = _check_frames(check, some, reader, keys, entry_set, entries, where, whole=whole)
+        gone = opener.erased(entry_set)
+        opened = _check_frames(check, some, reader, keys, entry_set, entries, where, whole=whole, gone=gone)
     some.close()
     return opened
 
@@ -133,6 +138,9 @@ def _check_none(check: Check, opener: Opener, entry_set: models.EntrySet, entrie
         return
     told = opener.tables.descriptors.get(entry_set.batch_id)
     known = None
+    if told is not None and (told.kind == "snapshot" or among(entries.key_tags, opener.erased(entry_set)).all()):
+        # A snapshot repeats what other batches archive; of a batch whose records were all erased nothing is left.
+        return
     with check.guard(where):
         known = None if told is None else opener.workspace.catalog(told.catalog_id)
     if known is not None and known.archive and opener.is_ours(entry_set.batch_id):
@@ -154,6 +162,7 @@ def _check_frames(
     where: str,
     *,
     whole: bool,
+    gone: frozenset[bytes],
 ) -> int:
     index = EntryIndex(entries.entries)
     lawful = entry_set.role == "lawful"
@@ -167,6 +176,14 @@ def _check_frames(
             # Its records are accounted for: their loss is this damage, not one more for each.
             found |= entries.frames == number
             continue
+        for row in np.flatnonzero(among(frame.key_tags, gone)).tolist():
+            tag = frame.key_tags[row].tobytes().hex()
+            some.broken(
+                "store.erased_there",
+                f"key_tag {tag} 的记录已登记为删除，第 {number} 帧却仍有其原文；请再次执行 duizhang erase",
+                f"the record with key_tag {tag} is recorded as erased, and frame {number} still holds it; run duizhang erase again",
+                f"frame {number}",
+            )
         positions = index.lookup(np.ascontiguousarray(frame.key_tags)).tolist()
         for row, (position, data) in enumerate(zip(positions, frame.canonical, strict=True)):
             if position < 0 or int(entries.frames[position]) != number or found[position]:
@@ -185,7 +202,7 @@ def _check_frames(
                 _check_record(some, keys, data, entries, position)
     lost = (entries.frames != NO_FRAME) & ~found
     if whole:
-        lost |= entries.frames == NO_FRAME
+        lost |= (entries.frames == NO_FRAME) & ~among(entries.key_tags, gone)
     for position in np.flatnonzero(lost).tolist():
         tag = entries.key_tags[position].tobytes().hex()
         some.broken(

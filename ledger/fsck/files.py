@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from ledger.batch.book import Book
 from ledger.chain.account import account_address, read_password
+from ledger.errors import StoreError
 from ledger.fsck.archives import Opener, check_archive, key_party
 from ledger.fsck.report import Check, Remark, Report
+from ledger.fsck.snapshots import Folds
 from ledger.fsck.tables import Tables
 from ledger.keys import parse_key
 from ledger.progress import watched
@@ -62,6 +65,7 @@ def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables)
     files = report.open("entries", "条目文件（哈希、次序、条数、根）", "entry files: SHA-256, order, size, root")
     archives = report.open("archives", "归档（可解密，逐条与承诺相符）", "archives: each record opens its commitment")
     consents = report.open("consents", "认可与撤回的登记", "accepted changes and withdrawals")
+    folds = Folds(report, tables)
     opener = Opener(workspace, tables)
     waiting = {(row.batch_id, str(row.key_tag)): row for row in tables.consents}
     entries_seen = records_seen = 0
@@ -71,6 +75,7 @@ def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables)
         entries = None
         with files.guard(where):
             entries = book.read_set(entry_set)
+        folds.add(entry_set, entries)
         if entries is None:
             unread.add(entry_set.batch_id)
             if entry_set.archive_file is not None:
@@ -88,6 +93,7 @@ def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables)
             present = {row.tobytes().hex() for row in np.ascontiguousarray(entries.key_tags)} if tags else set()
             for tag in tags & present:
                 del waiting[(entry_set.batch_id, tag)]
+    folds.close()
     files.seen(f"{len(tables.sets)} 个条目集，{entries_seen} 条", f"{len(tables.sets)} sets, {entries_seen} entries")
     archives.seen(f"{records_seen} 条归档记录", f"{records_seen} archived records")
     for (batch_id, tag), consent in waiting.items():
@@ -120,6 +126,7 @@ def check_leftovers(report: Report, workspace: Workspace, tables: Tables) -> Non
                     f"entry sets {other.id} and {entry_set.id} name one and the same file",
                     name,
                 )
+    _check_erasures(check, workspace, tables)
     count = 0
     for folder in (workspace.entries_folder, workspace.archive_folder, workspace.root):
         with check.guard(str(folder)):
@@ -136,6 +143,43 @@ def check_leftovers(report: Report, workspace: Workspace, tables: Tables) -> Non
                         )
                     )
     check.seen(f"{count} 个文件", f"{count} files")
+
+
+def _check_erasures(check: Check, workspace: Workspace, tables: Tables) -> None:
+    """Files that held erased records are gone, or an erasure is not finished."""
+    for row in tables.erasures:
+        where = f"erasure {row.id} · {row.catalog_id} {row.key_tag}"
+        if row.state == "intent":
+            check.pending.append(
+                Remark(
+                    "erasure.unfinished",
+                    "该记录的原文正在删除；下一次会写入的作业会办完",
+                    "the erasure of this record is not finished; the next job that writes finishes it",
+                    where,
+                )
+            )
+            continue
+        with check.guard(where):
+            for name in _old_files(row):
+                with os_errors(workspace.root / name):
+                    there = (workspace.root / name).exists()
+                if there:
+                    check.broken(
+                        "erasure.file_there",
+                        f"曾含已删除记录的文件 {name} 仍在或又出现（从备份恢复？）；请删除该文件",
+                        f"the file {name}, which held an erased record, is there (restored from a backup?); delete it",
+                        where,
+                    )
+
+
+def _old_files(row: models.Erasure) -> list[str]:
+    try:
+        names = json.loads(row.files)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise StoreError("store.row", "文件清单无法读取", "its list of files cannot be read", f"erasure {row.id}")
+    return names
 
 
 def _files(folder: Path, *, deep: bool = True) -> list[Path]:

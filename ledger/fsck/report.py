@@ -15,7 +15,7 @@ Verdict = Literal["clean", "damaged", "undetermined"]
 DAMAGE_CODES = frozenset(
     {
         # the store's tables
-        "store.damaged", "store.missing", "store.no_chain", "store.sql",
+        "store.damaged", "store.missing", "store.no_chain", "store.sql", "store.row",
         # entry files and archives
         "store.entries_missing", "store.entries_damaged", "store.entries_root", "store.archive_missing",
         "store.archive_damaged", "store.archive_key_damaged", "store.archive_record_missing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from eth_hash.auto import keccak
@@ -31,6 +31,11 @@ class Tables:
     claims: Sequence[models.Claim]
     outbox: Sequence[models.Transaction]
     consents: Sequence[models.Consent]
+    erasures: Sequence[models.Erasure] = ()
+
+    def erased(self, catalog_id: str) -> frozenset[bytes]:
+        """Key tags of a catalog's records that were erased here, unfinished ones too."""
+        return frozenset(bytes.fromhex(row.key_tag) for row in self.erasures if row.catalog_id == catalog_id)
 
     def name(self, batch_id: str) -> str:
         """A batch for messages: catalog, number, beginning of its id."""
@@ -110,6 +115,7 @@ def read_tables(check: Check, store: Store) -> Tables:
         claims=_all(check, store, models.Claim),
         outbox=_all(check, store, models.Transaction),
         consents=_all(check, store, models.Consent),
+        erasures=_all(check, store, models.Erasure),
     )
 
 
@@ -175,7 +181,7 @@ def check_batches(report: Report, store: Store) -> Tables:
         if found == batch.id:
             descriptors[batch.id] = descriptor
     check.seen(f"{len(tables.batches)} 个批次", f"{len(tables.batches)} batches")
-    return Tables(tables.batches, descriptors, tables.sets, tables.claims, tables.outbox, tables.consents)
+    return replace(tables, descriptors=descriptors)
 
 
 def _columns(batch: models.Batch, told: Descriptor) -> list[tuple[str, Any, Any]]:

@@ -142,6 +142,7 @@ def _count_name(name: str) -> str:
         "duplicate_anchored": "存证中重复",
         "unreadable_anchored": "存证中无法读取",
         "accepted_removals": "认可的移除",
+        "erased": "已删除原文",
     }.get(name, name)
 
 

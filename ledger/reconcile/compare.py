@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -21,7 +21,7 @@ from ledger.config import Origin
 from ledger.errors import StoreError
 from ledger.kernel.entries import Result
 from ledger.kernel.sorting import TAG, words_of
-from ledger.reconcile.findings import Counts, Finding, Kind
+from ledger.reconcile.findings import GONE, Counts, Finding, Kind
 from ledger.record import MASK, Unreadable
 from ledger.store.entryfile import NO_VERSION
 
@@ -63,7 +63,8 @@ class Comparison:
     Rows that may be anchored, of own sources only, are told as (n,48), tag and commitment: `newly_seen`, no batch knows them;
     `updated`, their row version says that they were changed lawfully since they were anchored; `unversioned`, they match and were
     anchored without their row version. `unknown` are the tags (n,16) of all readable rows that no batch knows. `accepted`, `updated_keys` and `newly_seen_keys` are masked keys for the
-    report. `rows_outside` and `keys_outside` count what is not of the scope.
+    report. `rows_outside` and `keys_outside` count what is not of the scope. `erased` are the tags of live keys that were erased here and
+    whose row is gone.
     """
 
     counts: Counts
@@ -77,6 +78,7 @@ class Comparison:
     unversioned: npt.NDArray[np.uint8]
     rows_outside: int
     keys_outside: int
+    erased: tuple[bytes, ...] = ()
 
 
 # Gives the canonical bytes of an anchored version, or None where the archive does not hold them.
@@ -91,7 +93,8 @@ class Comparer:
     `numbers` names the history's batches; `accepted` holds the key numbers whose live version was made lawful by `accept`;
     `removed` counts accepted removals. With `show_values`, expected and observed are field values instead of commitments.
     `scope` marks the keys that were asked for, by key number (default: all): others are left out of both sums. `was_earlier` knows
-    the versions before the history's.
+    the versions before the history's. `erased` are key tags of records that were erased here: whatever the history says, none of
+    their versions is live.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Comparer:
         show_values: bool = False,
         scope: npt.NDArray[np.bool_] | None = None,
         was_earlier: WasEarlier | None = None,
+        erased: frozenset[bytes] = frozenset(),
     ) -> None:
         self._catalog = catalog
         self._origin = origin
@@ -118,6 +122,11 @@ class Comparer:
         self._scope = scope
         self._was_earlier = was_earlier
         self._outside = 0
+        self._erased = np.zeros(len(history), np.bool_)
+        if erased:
+            found = history.lookup(np.frombuffer(b"".join(sorted(erased)), np.uint8).reshape(-1, 16))
+            self._erased[found[found >= 0]] = True
+        self._live = history.live & ~self._erased
         self._accepted = np.zeros(len(history), np.bool_)
         self._accepted[list(accepted)] = True
         self._seen = np.zeros(len(history), np.uint32)
@@ -184,7 +193,7 @@ class Comparer:
         row_versions: npt.NDArray[np.int64] | None,
     ) -> None:
         known = keys[rows]
-        matches = self._history.matches(known, commitments[rows])
+        matches = self._history.matches(known, commitments[rows]) & ~self._erased[known]
         status = np.where(self._accepted[known], _Status.ACCEPTED, _Status.MATCHED).astype(np.uint8)
         if row_versions is not None:
             observed = row_versions[result.rows[rows]]
@@ -193,7 +202,7 @@ class Comparer:
                 anchored = self._history.row_versions[known]
             # NO_VERSION is below every version: a row without one is never newer. Against an unknown version nothing is.
             newer = (anchored != NO_VERSION) & (observed > anchored)
-            status[~matches & newer & self._history.live[known]] = _Status.UPDATED
+            status[~matches & newer & self._live[known]] = _Status.UPDATED
             fresh = (status == _Status.MATCHED) & matches & (anchored == NO_VERSION) & (observed != NO_VERSION)
             self._unversioned[known[fresh]] = True
         for at in np.flatnonzero(~matches & (status != _Status.UPDATED)):
@@ -205,7 +214,7 @@ class Comparer:
             self._sightings[int(known[at])] = self._sighting(int(rows[at]), commitments, numbers, result)
 
     def _differing(self, key: int, commitment: bytes) -> _Status:
-        if not self._history.live[key]:
+        if not self._live[key]:
             return _Status.NOT_WITHDRAWN
         earlier = self._history.versions(key)[:-1]
         if any(not version.withdrawn and version.commitment == commitment for version in earlier):
@@ -244,7 +253,9 @@ class Comparer:
 
     def finish(self) -> Comparison:
         """Findings and counts of everything added."""
-        live = self._history.live if self._scope is None else self._history.live & self._scope
+        asked = np.ones(len(self._history), np.bool_) if self._scope is None else self._scope
+        live = self._live & asked
+        erased = self._history.live & self._erased & asked & (self._seen == 0)
         once = self._seen == 1
         several = self._seen > 1
         missing = live & (self._seen == 0)
@@ -275,6 +286,7 @@ class Comparer:
             duplicate_anchored=int(np.count_nonzero(several & live)),
             unreadable_anchored=int(np.count_nonzero(once & live & (self._status == _Status.UNREADABLE))),
             accepted_removals=self._removed,
+            erased=int(np.count_nonzero(erased)),
         )
         accepted = once & (self._status == _Status.ACCEPTED)
         updated = once & (self._status == _Status.UPDATED)
@@ -292,7 +304,8 @@ class Comparer:
                 np.flatnonzero(once & (self._status == _Status.MATCHED) & self._unversioned)
             ),
             rows_outside=self._outside,
-            keys_outside=int(np.count_nonzero(self._history.live)) - int(np.count_nonzero(live)),
+            keys_outside=int(np.count_nonzero(self._live)) - int(np.count_nonzero(live)),
+            erased=tuple(sorted(self._history.tag(int(key)) for key in np.flatnonzero(erased))),
         )
 
     def _has_finding(self) -> npt.NDArray[np.bool_]:
@@ -303,7 +316,7 @@ class Comparer:
         sighting = self._sightings[key]
         latest = self._history.latest(key)
         tag = self._history.tag(key).hex()
-        expected = None if latest.withdrawn else latest
+        expected = latest if self._live[key] else None
         if self._seen[key] > 1:
             return self._finding(
                 Kind.DUPLICATE,
@@ -315,7 +328,15 @@ class Comparer:
                 tag=tag,
             )
         kind = _KINDS[_Status(int(self._status[key]))]
-        return self._finding(kind, sighting, expected=expected, batch=latest, reason=sighting.unreadable, tag=tag)
+        finding = self._finding(kind, sighting, expected=expected, batch=latest, reason=sighting.unreadable, tag=tag)
+        return replace(finding, reason=self._why_gone(key, latest)) if kind is Kind.NOT_WITHDRAWN else finding
+
+    def _why_gone(self, key: int, latest: Version) -> Mapping[str, str] | None:
+        """Why a row should not be there; None where the archive does not hold the withdrawal."""
+        if self._erased[key]:
+            return GONE["erased_here"]
+        canonical = self._open(latest)
+        return None if canonical is None else GONE.get(str(json.loads(canonical).get("withdrawn")))
 
     def _missing_finding(self, key: int) -> Finding:
         latest = self._history.latest(key)

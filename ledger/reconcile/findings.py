@@ -58,8 +58,9 @@ class Finding:
 
     `key` maps key fields to values (personal ones masked), None where only the tag is known; `row` is the physical line or row
     number of a row whose key cannot be read, else None. `expected` and `observed` are commitments in hex, or field values when
-    asked for. `batch` is the number of the batch that carries the expected version. `rows` counts the rows of a duplicate. `state`
-    is how it stands (tracking.STATES), None until the report is on record.
+    asked for. `batch` is the number of the batch that carries the expected version. `rows` counts the rows of a duplicate. `reason`
+    tells why a row cannot be read, or why it should be gone (`field` is empty then). `state` is how it stands (tracking.STATES),
+    None until the report is on record.
     """
 
     kind: Kind
@@ -93,6 +94,28 @@ class Finding:
         return out
 
 
+GONE: Mapping[str, Mapping[str, str]] = {
+    value: {"field": "", "value": value, "code": f"gone.{value}", "zh": zh, "en": en}
+    for value, zh, en in (
+        ("repaired", "已修复，已撤回：删除该行", "repaired, withdrawn: delete the row"),
+        ("revoked", "已撤销，已撤回：删除该行", "revoked, withdrawn: delete the row"),
+        ("expired", "已到期，已撤回：删除该行", "expired, withdrawn: delete the row"),
+        (
+            "erased",
+            "发送方已删除，已撤回：删除该行，再执行 duizhang erase",
+            "erased by its sender, withdrawn: delete the row, then run duizhang erase",
+        ),
+        ("error", "差错，已撤回：删除该行", "sent in error, withdrawn: delete the row"),
+        (
+            "erased_here",
+            "本方已删除其原文，该行仍在或又出现：删除该行",
+            "its plaintext was erased here, the row is still there or back: delete it",
+        ),
+    )
+}
+"""Reasons of a `not_withdrawn`: those of withdrawals (formats F3), and `erased_here` of a record that this party erased."""
+
+
 SOURCE_TERMS = (
     ("matched", "一致"),
     ("accepted", "已认可"),
@@ -116,7 +139,11 @@ LEDGER_TERMS = (
 
 @dataclass(frozen=True)
 class Counts:
-    """Row and key counts of one reconciliation. `duplicate` counts keys, `duplicate_rows` their rows."""
+    """Row and key counts of one reconciliation. `duplicate` counts keys, `duplicate_rows` their rows.
+
+    `accepted_removals` and `erased` stand outside both sums: an erased record is no live key, whether its row is gone (counted here)
+    or still there (`not_withdrawn`).
+    """
 
     source: int = 0
     ledger: int = 0
@@ -135,6 +162,7 @@ class Counts:
     duplicate_anchored: int = 0
     unreadable_anchored: int = 0
     accepted_removals: int = 0
+    erased: int = 0
 
     @property
     def source_sum(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from ledger.keys import CatalogKeys
 from ledger.progress import watched
 from ledger.reconcile.compare import Comparer, Comparison
 from ledger.reconcile.findings import STATES, Counts, Finding, Verdict
+from ledger.reconcile.gone import erasable_notes, erased_by_sender
 from ledger.reconcile.scope import WHOLE, Scope
 from ledger.source.source import Source
 from ledger.store import models
@@ -46,6 +47,7 @@ class Reconciliation:
     batches: tuple[Mapping[str, object], ...]
     notes: tuple[tuple[str, str], ...]
     updated_keys: tuple[Mapping[str, str], ...] = ()
+    erased: tuple[str, ...] = ()  # key tags in hex: erased here, and the row is gone
     scope: Scope = WHOLE
     read_mark: str = field(default="", repr=False, compare=False)
     ledger: StreamLedger | None = field(default=None, repr=False, compare=False)  # None once the report is on record
@@ -77,6 +79,7 @@ class Reconciliation:
             "accepted": [dict(key) for key in self.accepted],
             "newly_seen": [dict(key) for key in self.newly_seen_keys],
             "updated": [dict(key) for key in self.updated_keys],
+            "erased": list(self.erased),
             "batches": [dict(batch) for batch in self.batches],
             "notes": [{"zh": zh, "en": en} for zh, en in self.notes],
         }
@@ -132,6 +135,7 @@ def read_and_compare(
                 removed=removed,
                 show_values=show_values,
                 scope=None if scope.whole else _keys_in(ledger, picked),
+                erased=ledger.erased,
             )
             # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
             # that was moved to another batch number, or entered twice, must not get away.
@@ -144,6 +148,7 @@ def read_and_compare(
                     claimed=None if claims is None else batch_mask(chunk, claims),
                 )
             comparison = comparer.finish()
+            erasable = erased_by_sender(catalog, ledger, open_version)
         if not comparison.counts.balanced:
             raise LedgerError(
                 "reconcile.unbalanced",
@@ -152,6 +157,7 @@ def read_and_compare(
                 table.where,
             )
         report = _report(job, catalog, table, ledger, comparison, scope, picked, read_mark)
+        report = replace(report, notes=(*report.notes, *erasable_notes(catalog, erasable)))
         yield Reading(catalog, ledger, keys, table, comparison, report)
 
 
@@ -234,6 +240,7 @@ def _report(
         tuple(_batch_json(ledger, batch.batch_id) for batch in batches),
         tuple(notes),
         comparison.updated_keys,
+        tuple(tag.hex() for tag in comparison.erased),
         scope,
         read_mark,
         ledger,

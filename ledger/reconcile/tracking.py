@@ -237,7 +237,9 @@ def _is_other(row: Mapping[str, Any], content: str | None) -> bool:
 
 
 def _settled_by(report: Reconciliation, row: Mapping[str, Any]) -> str:
-    """The batch that carries the key now, if it is not the one the finding was about; else the source was put right."""
+    """The batch that carries the key now, if it is not the one the finding was about; an erasure; else the source was put right."""
+    if row["key_tag"] in report.erased:
+        return "erasure"
     batch = report.live_batch(bytes.fromhex(row["key_tag"]))
     return f"batch {batch}" if batch is not None and batch != row["batch"] else "source"
 

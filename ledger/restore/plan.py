@@ -146,15 +146,25 @@ def _wanted(reading: Reading, catalog: Catalog, keys: Sequence[str]) -> set[byte
     }
     # An unreadable row of a key that no batch carries, or that was withdrawn, has no version to go back to.
     history = reading.ledger.history
-    live = {tag: f for tag, f in live.items() if (key := history.find(tag)) >= 0 and history.live[key]}
+    erased = reading.ledger.erased
+    live = {
+        tag: f for tag, f in live.items() if (key := history.find(tag)) >= 0 and history.live[key] and tag not in erased
+    }
     if not keys:
         return set(live)
     chosen: set[bytes] = set()
     for text in keys:
         values = parse_key_argument(catalog, text)
         tag = reading.keys.key_tag(record_key(catalog, values))
+        label = key_label(catalog, values)
+        if tag in erased:
+            raise InputError(
+                "restore.erased",
+                f"记录 {label} 的原文已在本方删除，不予恢复",
+                f"record {label} was erased here: nothing brings it back",
+                "KEY",
+            )
         if tag not in live:
-            label = key_label(catalog, values)
             raise InputError(
                 "restore.nothing",
                 f"记录 {label} 没有可恢复的差异（{'、'.join(RESTORABLE)}）",
@@ -216,6 +226,8 @@ def _normal(catalog: Catalog, name: str, text: str | None) -> str | Refusal | No
 
 
 def _not_restorable(finding: Finding) -> LeftOut:
+    if finding.kind is Kind.NOT_WITHDRAWN and finding.reason is not None:
+        return LeftOut(finding, finding.reason["zh"], finding.reason["en"])
     zh, en = {
         Kind.DUPLICATE: ("同一主键有多行：请人工删去多余的行", "several rows of one key: remove all but one by hand"),
         Kind.NOT_WITHDRAWN: ("已撤回：请人工删除该行", "it was withdrawn: delete the row by hand"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from ledger.errors import InputError, StoreError
+from ledger.store.entryfile import NO_FRAME
 from ledger.store.files import NewFile, os_errors
 from ledger.store.wrap import KEY_BYTES, unwrap_key, wrap_key
 
@@ -39,7 +40,7 @@ _INDEX_HEAD = struct.Struct(">IQ")  # frames, records
 _INDEX_ROW = struct.Struct(">II")  # sealed length, records
 _TAIL = struct.Struct(">I8s")  # sealed length of the index, end mark
 _END = b"duiz-end"
-_INDEX_NUMBER = 0xFFFFFFFF  # also "no frame" in an entry file, so no frame of records ever has it
+_INDEX_NUMBER = NO_FRAME  # so no frame of records ever has it
 
 
 class ArchiveRef(NamedTuple):
@@ -75,12 +76,14 @@ class ArchiveWriter:
 
     The file appears only when `finish` is called; leaving the block without it removes what was written. Its name is
     that of `path` with 16 random hex digits before the suffix, told by `ArchiveRef`: a run that was interrupted after
-    `finish`, whose key is lost, never stands in the way of the next.
+    `finish`, whose key is lost, never stands in the way of the next. Records of the key tags `left_out` are never written:
+    they were erased.
     """
 
-    def __init__(self, path: Path, label: bytes, archive_key: bytes) -> None:
+    def __init__(self, path: Path, label: bytes, archive_key: bytes, left_out: frozenset[bytes] = frozenset()) -> None:
         self.path = path.with_name(f"{path.stem}-{secrets.token_hex(8)}{path.suffix}")
         self._label = label
+        self._left_out = left_out
         key = secrets.token_bytes(KEY_BYTES)
         self._wrapped = wrap_key(key, label, archive_key)
         self._cipher = AESGCM(key)
@@ -110,7 +113,7 @@ class ArchiveWriter:
         canonical: Sequence[bytes] | pa.Array,
         raw: Sequence[bytes] | pa.Array | None = None,
     ) -> NDArray[np.uint32]:
-        """Add records and return the frame of each, uint32 (n,), as an entry file keeps it.
+        """Add records and return the frame of each, uint32 (n,), as an entry file keeps it: `NO_FRAME` for one that is left out.
 
         `key_tags` is uint8 (n, 16); `canonical` and `raw` hold n byte strings each, none of them null. InputError
         `archive.record_too_long` for a record that no frame may hold; `store.*` when writing fails.
@@ -120,6 +123,20 @@ class ArchiveWriter:
             raise ValueError(f"key_tags must be uint8 (n, 16), not {key_tags.dtype} {key_tags.shape}")
         if len(canonical) != count or (raw is not None and len(raw) != count):
             raise ValueError("there must be one key_tag, one canonical and one raw row for each record")
+        frames = np.full(count, NO_FRAME, np.uint32)
+        kept = np.flatnonzero(~among(key_tags, self._left_out))
+        if len(kept) == count:
+            return self._append(key_tags, canonical, raw)
+        frames[kept] = self._append(key_tags[kept], _taken(canonical, kept), None if raw is None else _taken(raw, kept))
+        return frames
+
+    def _append(
+        self,
+        key_tags: NDArray[np.uint8],
+        canonical: Sequence[bytes] | pa.Array,
+        raw: Sequence[bytes] | pa.Array | None,
+    ) -> NDArray[np.uint32]:
+        count = len(key_tags)
         lengths = _lengths(canonical)
         raw_lengths = None if raw is None else _lengths(raw)
         sizes = lengths + (0 if raw_lengths is None else raw_lengths + 4) + (TAG_BYTES + 4)
@@ -151,9 +168,35 @@ class ArchiveWriter:
         return frames
 
     def _write(self, plain: bytes, records: int) -> int:
-        number = len(self._spans)
         # The size comes first, so that a reader never inflates more than it was told and allows.
-        packed = _PLAIN_SIZE.pack(len(plain)) + pa.Codec("zstd", 3).compress(plain, asbytes=True)
+        return self._seal(_PLAIN_SIZE.pack(len(plain)) + pa.Codec("zstd", 3).compress(plain, asbytes=True), records)
+
+    def copy_without(self, reader: ArchiveReader, key_tags: Collection[bytes]) -> int:
+        """Write every frame of `reader` again but the records of these key tags; returns how many were left out.
+
+        The frames keep their numbers, so what entry files say of the others stays true; a frame may end up empty.
+        """
+        if self._spans:
+            raise RuntimeError("this archive has frames of its own")
+        gone = frozenset(key_tags)
+        before = reader.records
+        for number in range(reader.frames):
+            frame = reader.frame(number)
+            kept = np.flatnonzero(~among(frame.key_tags, gone))
+            if len(kept) == len(frame.key_tags):
+                self._seal(reader.packed(number), len(kept))
+                continue
+            raw = None if frame.raw is None else [frame.raw[row] for row in kept.tolist()]
+            canonical = [frame.canonical[row] for row in kept.tolist()]
+            if len(kept):
+                # A part of a frame is never more than one frame.
+                self._append(frame.key_tags[kept], canonical, raw)
+            else:
+                self._write(_HEAD.pack(0, raw is not None), 0)
+        return before - sum(span.records for span in self._spans)
+
+    def _seal(self, packed: bytes, records: int) -> int:
+        number = len(self._spans)
         sealed = self._cipher.encrypt(_nonce(number), packed, _associated(self._label, number))
         with os_errors(self.path):
             self._new.handle.write(sealed)
@@ -247,7 +290,7 @@ class ArchiveReader:
         if not 0 <= number < self.frames:
             raise self._damaged(f"there is no frame {number}, the file has {self.frames}", f"没有第 {number} 帧")
         span = self._spans[number]
-        packed = self._open_sealed(number, span.offset, span.length)
+        packed = self.packed(number)
         size = _PLAIN_SIZE.unpack_from(packed)[0] if len(packed) >= _PLAIN_SIZE.size else FRAME_LIMIT + 1
         if size > FRAME_LIMIT:
             raise self._damaged(
@@ -260,6 +303,11 @@ class ArchiveReader:
             raise self._damaged(f"frame {number}: {error}", f"第 {number} 帧内容有误") from error
         self._last = (number, frame)
         return frame
+
+    def packed(self, number: int) -> bytes:
+        """One frame decrypted, still compressed."""
+        span = self._spans[number]
+        return self._open_sealed(number, span.offset, span.length)
 
     def find(self, key_tag: bytes, frame: int) -> Archived:
         """The record of `key_tag` in that frame."""
@@ -322,6 +370,18 @@ class ArchiveReader:
         )
 
 
+def among(key_tags: NDArray[np.uint8], wanted: Collection[bytes]) -> NDArray[np.bool_]:
+    """Which rows of `key_tags`, (n, 16), are among the `wanted`."""
+    found = np.zeros(len(key_tags), np.bool_)
+    if wanted and len(key_tags):
+        # As two numbers: equal first halves are rare, so the second is looked at for few rows.
+        halves = np.ascontiguousarray(key_tags).view("<u8")
+        sought = np.frombuffer(b"".join(wanted), np.uint8).reshape(-1, TAG_BYTES)
+        likely = np.flatnonzero(np.isin(halves[:, 0], np.ascontiguousarray(sought).view("<u8")[:, 0]))
+        found[likely] = [key_tags[row].tobytes() in wanted for row in likely.tolist()]
+    return found
+
+
 def _parse_frame(plain: bytes, records: int) -> Frame:
     rows, has_raw = _HEAD.unpack_from(plain)
     if rows != records:
@@ -349,6 +409,10 @@ def _lengths(values: Sequence[bytes] | pa.Array) -> NDArray[np.int64]:
             raise ValueError("an archived row is null")
         return np.asarray(pc.binary_length(values), np.int64)
     return np.fromiter(map(len, values), np.int64, len(values))
+
+
+def _taken(values: Sequence[bytes] | pa.Array, rows: NDArray[np.int64]) -> Sequence[bytes] | pa.Array:
+    return values.take(pa.array(rows)) if isinstance(values, pa.Array) else [values[row] for row in rows.tolist()]
 
 
 def _items(values: Sequence[bytes] | pa.Array, start: int, stop: int) -> Sequence[bytes]:

@@ -74,6 +74,12 @@ class Database(Protocol):
     def damage(self, connection: Connection) -> Sequence[Flaw]:
         """What is wrong with the tables themselves, beyond single rows."""
 
+    def forget(self) -> None:
+        """What rows no longer say is in no file of the database any more: call it outside every transaction.
+
+        StoreError `store.in_use` if somebody still reads an older state; calling it again is safe.
+        """
+
     def obstacles(self, connection: Connection) -> Sequence[Obstacle]:
         """What keeps the tables from being written, found without writing."""
 
@@ -101,4 +107,15 @@ def bad_url(why_zh: str = "", why_en: str = "") -> InputError:
         f"[store] url is not valid{f' ({why_en})' if why_en else ''}; it must be sqlite:/// and an absolute path, without "
         "parameters, or postgresql://user@host/database",
         "[store] url",
+    )
+
+
+def in_use(where: str) -> StoreError:
+    """What `forget` says while somebody reads an older state of the tables."""
+    return StoreError(
+        "store.in_use",
+        f"台账库 {where} 仍有进程在读取较早的内容，已改写的旧内容暂时清不掉；请待其结束（或停止 serve）后再次执行",
+        "another process still reads an older state of the store, so what was overwritten cannot be cleared away yet; run it again "
+        "when that process ended (or stop serve)",
+        where,
     )

@@ -86,6 +86,10 @@ class Store:
         with self.database.hold():
             yield
 
+    def forget(self) -> None:
+        """What was deleted or overwritten is in no file of the store any more (`Database.forget`); outside `read` and `write`."""
+        self.database.forget()
+
     def close(self) -> None:
         """Close all connections."""
         self.database.close()

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -369,6 +370,37 @@ class PostgresDatabase:
             )
         return found
 
+    def forget(self) -> None:
+        """Write every table anew, without old row versions. Not the server's write-ahead log, replicas and backups: these are its
+        administrator's. StoreError `store.rights` for a role that does not own the tables (VACUUM only warns)."""
+        names = ", ".join(f'"{table.name}"' for table in Base.metadata.sorted_tables)
+        with self.errors(), contextlib.closing(self._connect()) as session:
+            self._await_readers(session)
+            before = _files(session)
+            session.execute(f"VACUUM (FULL) {names}".encode())
+            kept = sorted(name for name, file in _files(session).items() if file == before.get(name))
+        if kept:
+            raise StoreError(
+                "store.rights",
+                f"无权整理表 {'、'.join(kept)}，已改写的旧内容清不掉；请由表的属主执行 VACUUM FULL，或把表改归 {self._user}",
+                f"no right to rewrite {', '.join(kept)}, so what was overwritten cannot be cleared away; have the owner run VACUUM FULL, "
+                f"or give the tables to {self._user}",
+                self.where,
+            )
+
+    def _await_readers(self, session: psycopg.Connection) -> None:
+        """A transaction that began before keeps the old row versions alive; reads of ours are short."""
+        deadline = time.monotonic() + JOB_WAIT_SECONDS * 5
+        began = session.execute("SELECT clock_timestamp()").fetchone()
+        while session.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_xmin IS NOT NULL AND xact_start <= %s LIMIT 1",
+            began,
+        ).fetchall():
+            if time.monotonic() > deadline:
+                raise database.in_use(self.where)
+            time.sleep(0.05)
+
     def after_copy(self, connection: Connection, table: str, column: str) -> None:
         """The sequence goes on above the greatest number."""
         connection.exec_driver_sql(
@@ -403,6 +435,16 @@ def _where(given: Mapping[str, str]) -> str:
     host = given.get("host") or given.get("hostaddr") or given.get("service", "")
     port = f":{given['port']}" if "port" in given else ""
     return f"postgresql://{user}{host}{port}/{given.get('dbname', '')}"
+
+
+def _files(session: psycopg.Connection) -> dict[str, int]:
+    """Which file holds each of our tables: a table that is written anew gets another."""
+    rows = session.execute(
+        "SELECT relname, pg_relation_filenode(oid) FROM pg_class WHERE relnamespace = current_schema()::regnamespace "
+        "AND relname = ANY(%s)",
+        (sorted(Base.metadata.tables),),
+    )
+    return {str(name): int(file) for name, file in rows.fetchall()}
 
 
 def _holder(session: psycopg.Connection, key: int) -> str:

@@ -110,6 +110,21 @@ class SqliteDatabase:
     def take_over(self) -> None:
         """Nothing: see `hold`."""
 
+    def forget(self) -> None:
+        """Write the file anew from its rows, then empty the write-ahead log, which holds pages as they were."""
+        with self.errors():
+            pooled = self.engine.raw_connection()
+            try:
+                with contextlib.closing(pooled.cursor()) as cursor:
+                    cursor.execute("PRAGMA query_only = OFF")
+                    cursor.execute("VACUUM")
+                    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    busy = (cursor.fetchone() or (1,))[0]
+            finally:
+                pooled.close()
+        if busy:
+            raise database.in_use(self.where)
+
     def damage(self, connection: Connection) -> Sequence[Flaw]:
         """What SQLite itself finds wrong in the file, in its own words."""
         pages = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(100)")]

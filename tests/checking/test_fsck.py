@@ -25,7 +25,7 @@ from .conftest import Shared, copy, done, duizhang, row, sql, tree, write_csv
 from .fsck_runs import codes, damaged, entry_file, fsck, rewrite, undetermined
 
 CHECKS = [
-    "keys", "store", "database", "rows", "batches", "entries", "archives", "consents", "files", "outbox", "chain",
+    "keys", "store", "database", "rows", "batches", "entries", "archives", "consents", "snapshots", "files", "outbox", "chain",
     "registry", "claims", "anchors", "lawful", "blocks",
 ]  # fmt: skip
 

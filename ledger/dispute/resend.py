@@ -1,0 +1,107 @@
+"""Sending disputed records again: a correction batch of exactly these keys, from the archive, and the file for the channel."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ledger.anchor.claims import propose
+from ledger.batch.book import save_batch
+from ledger.batch.build import Builder
+from ledger.batch.history import Version
+from ledger.batch.job import Job
+from ledger.catalog import Catalog
+from ledger.counterpart.sketches import sketch_for
+from ledger.dispute.cases import Case
+from ledger.errors import InputError
+from ledger.record import open_canonical
+from ledger.store.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Resent:
+    """The correction batch and how many records it holds; `left_out` are disputed key tags of which we have no live version."""
+
+    number: str
+    batch_id: str
+    records: int
+    left_out: tuple[str, ...]
+
+
+def resend(job: Job, case: Case, *, number: str, out: Path | None) -> Resent:
+    """Anchor the live versions of the disputed keys as correction batch `number`, and write them to `out` as CSV, under field names.
+
+    The same again anchors nothing new. InputError `dispute.*` if we are not the sender, or have nothing of it; `batch.number_taken`.
+    """
+    batch = case.batch
+    if batch is None or not case.counts or batch.stream.sender != job.party:
+        raise InputError(
+            "dispute.not_sender",
+            f"本方不是该批次的发送方，不能重发（争议 {case.dispute.id}）",
+            f"this party did not send that batch, so it cannot send it again (dispute {case.dispute.id})",
+            "--resend",
+        )
+    if out is not None and out.exists():
+        raise InputError("dispute.out_exists", "输出文件已存在，不予覆盖", "the output file exists", str(out))
+    stream = batch.stream
+    catalog = job.workspace.catalog(stream.catalog_id)
+    key = job.workspace.exchange_key(stream.receiver)
+    descriptor = job.descriptor(catalog, key, stream, number=number, kind="correction", period="")
+    keys = key.for_catalog(catalog)
+    ledger = job.book.load_stream(job.streams, stream, catalog, keys)
+    known = job.streams.find(stream, number)
+    left_out: list[str] = []
+    versions: list[tuple[Version, bytes]] = []
+    with job.book.opener(ledger.known, catalog, keys) as open_version:
+        for _, tag in case.dispute.findings:
+            at = ledger.history.find(bytes.fromhex(tag))
+            latest = ledger.history.latest(at) if at >= 0 else None
+            if latest is None or latest.withdrawn:
+                left_out.append(tag)
+                continue
+            canonical = open_version(latest)
+            if canonical is None:
+                raise InputError(
+                    "dispute.not_archived",
+                    f"记录（标签 {tag}）的原文不在归档中，无法重发；请用 send 从文件重发",
+                    f"the record with key tag {tag} is not archived and cannot be sent from here: send it from a file",
+                    "--resend",
+                )
+            versions.append((latest, canonical))
+    if not versions:
+        raise InputError(
+            "dispute.nothing_to_resend",
+            "有争议的主键本方都没有有效版本，无可重发",
+            "of none of the disputed keys do we have a live version: there is nothing to send again",
+            "--resend",
+        )
+    batch_id = descriptor.batch_id.hex()
+    with job.book.archive_writer(catalog, batch_id) as archive:
+        builder = Builder(catalog, keys, archive=archive)
+        entries = np.frombuffer(b"".join(version.entry for version, _ in versions), np.uint8).reshape(-1, 64)
+        builder.add_opened(entries, [canonical for _, canonical in versions])
+        built = builder.finish(catalog.id)
+        with job.store.write() as session:
+            save_batch(session, descriptor, stream)
+            entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)
+            sketch = sketch_for(key, descriptor.batch_id, built)
+            propose(session, entry_set, known_revisions=0 if known is None else len(known.sent), sketch=sketch)
+    job.anchor()
+    if out is not None:
+        write_atomic(out, _csv(catalog, [canonical for _, canonical in versions]), 0o600, overwrite=False)
+    return Resent(number, batch_id, built.size, tuple(left_out))
+
+
+def _csv(catalog: Catalog, records: list[bytes]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    names = [field.name for field in catalog.fields]
+    writer.writerow(names)
+    for canonical in records:
+        values = open_canonical(catalog, canonical).values
+        writer.writerow(["" if values[name] is None else values[name] for name in names])
+    return text.getvalue().encode()
