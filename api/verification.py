@@ -15,7 +15,7 @@ from api.security import Caller, known_caller
 from ledger.chain.registry import AnchorRecord
 from ledger.chain.view import time_utc
 from ledger.prove import export_trust
-from ledger.verdict import STEPS, Evidence, Verification
+from ledger.verdict import Evidence, SubjectEvidence, Verification, title
 from ledger.verify import verify
 
 router = APIRouter(prefix="/v1", tags=["verification"])
@@ -55,9 +55,17 @@ class Proved(BaseModel):
     kind: str
     sender: str
     receiver: str
-    record_kind: Literal["record", "withdrawal"]
+    record_kind: Literal["record", "withdrawal"] | None = Field(description="null for a proof about a subject")
     values: dict[str, str | None]
     reason: str | None
+    subject: str | None = Field(default=None, description="of a proof about a subject: its code")
+    records: list[dict[str, str | None]] | None = Field(
+        default=None, description="all records on the subject in the snapshot"
+    )
+    without_subject: int | None = Field(default=None, description="records of the snapshot that name no subject")
+    superseded: dict[str, str] | None = Field(
+        default=None, description="party to the later snapshot that took this one's place"
+    )
 
 
 class Why(BaseModel):
@@ -135,7 +143,7 @@ def _told(result: Verification, say: Speaker) -> Answer:
             Step(
                 number=it.number,
                 name=it.name,
-                title=say(*STEPS[it.number - 1][1:]),
+                title=say(*title(it.name)),
                 result=it.result,
                 detail=say(it.zh, it.en),
                 code=it.code or None,
@@ -170,8 +178,24 @@ def _voucher(it: AnchorRecord) -> Voucher:
     )
 
 
-def _proved(it: Evidence) -> Proved:
+def _proved(it: Evidence | SubjectEvidence) -> Proved:
     descriptor, stream = it.proof.descriptor, it.batch.stream
+    if isinstance(it, SubjectEvidence):
+        return Proved(
+            batch=descriptor.batch,
+            batch_id=it.batch.batch_id,
+            catalog=descriptor.catalog,
+            kind=descriptor.kind,
+            sender=stream.sender,
+            receiver=stream.receiver,
+            record_kind=None,
+            values={},
+            reason=None,
+            subject=it.proof.subject,
+            records=[dict(opened.values) for opened in it.opened],
+            without_subject=it.unnamed,
+            superseded=dict(it.superseded),
+        )
     return Proved(
         batch=descriptor.batch,
         batch_id=it.batch.batch_id,

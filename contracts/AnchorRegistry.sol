@@ -189,6 +189,19 @@ contract AnchorRegistry is AccessControl {
         for (uint32 i = 0; i < all.length; ++i) all[i] = _anchor(name, batchId, i + 1);
     }
 
+    /// @notice The last revision of a party's claim about one batch; all zero if it never anchored it. Asking costs the same
+    /// however many revisions there are, so that a contract which asks cannot be stopped by a party that revises without end.
+    function lastRevision(bytes32 batchId, bytes32 name)
+        external
+        view
+        returns (uint32 revision, uint64 sequence, uint64 size, bytes32 root)
+    {
+        if (_holdings[name].length == 0) revert UnknownName(name);
+        revision = _revisions[name][batchId][1].count;
+        Revision storage last = _revisions[name][batchId][revision];
+        return (revision, last.sequence, last.size, last.root);
+    }
+
     /// @notice Several of the views above answered from one and the same block, whose number and time come with them.
     function read(bytes[] calldata calls)
         external

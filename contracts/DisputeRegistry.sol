@@ -154,8 +154,8 @@ contract DisputeRegistry {
             uint8 kind = uint8(findings[i]);
             if (kind == 0 || kind > LAST_KIND) revert UnknownKind(i / FINDING, kind);
         }
-        uint32 ours = uint32(_anchors.revisions(batchId, party).length);
-        uint32 theirs = uint32(_anchors.revisions(batchId, respondent).length);
+        uint32 ours = _revisions(batchId, party);
+        uint32 theirs = _revisions(batchId, respondent);
         if (ours == 0 && theirs == 0) revert NotAnchored(batchId, party, respondent);
         id = ++_disputeCount;
         _disputes[id] = Dispute(party, respondent, batchId, false);
@@ -171,7 +171,7 @@ contract DisputeRegistry {
         if (party != dispute.respondent) revert NotRespondent(id, party, dispute.respondent);
         if (choice == 0 || choice > LAST_CHOICE) revert UnknownChoice(choice);
         if ((choice == RESEND) != (batchId != 0)) revert BatchNotExpected(batchId);
-        if (choice == RESEND && _anchors.revisions(batchId, party).length == 0) revert NotAnchored(batchId, party, party);
+        if (choice == RESEND && _revisions(batchId, party) == 0) revert NotAnchored(batchId, party, party);
         bytes memory data = abi.encode(uint64(block.timestamp), choice, batchId, evidence);
         _record(ANSWER, Answered.selector, party, bytes32(uint256(id)), data);
     }
@@ -227,21 +227,24 @@ contract DisputeRegistry {
         if (dispute.closed) revert AlreadyClosed(id);
     }
 
+    /// @dev How many revisions of a batch a party has anchored. As below, never more is read than the last one: else a party could
+    /// put its batch out of reach by revising it some thousand times.
+    function _revisions(bytes32 batchId, bytes32 party) private view returns (uint32 count) {
+        (count,,,) = _anchors.lastRevision(batchId, party);
+    }
+
     /// @dev Sequence numbers of the two last revisions; reverts unless they are equal in size and root.
     function _equal(bytes32 batchId, bytes32 party, bytes32 other) private view returns (uint64, uint64) {
-        AnchorRegistry.Anchor[] memory ours = _anchors.revisions(batchId, party);
-        AnchorRegistry.Anchor[] memory theirs = _anchors.revisions(batchId, other);
-        if (ours.length == 0 || theirs.length == 0) revert NotSettled(batchId);
-        AnchorRegistry.Anchor memory a = ours[ours.length - 1];
-        AnchorRegistry.Anchor memory b = theirs[theirs.length - 1];
-        if (a.size != b.size || a.root != b.root) revert NotSettled(batchId);
-        return (a.sequence, b.sequence);
+        (uint32 ours, uint64 ourPlace, uint64 ourSize, bytes32 ourRoot) = _anchors.lastRevision(batchId, party);
+        (uint32 theirs, uint64 theirPlace, uint64 theirSize, bytes32 theirRoot) = _anchors.lastRevision(batchId, other);
+        if (ours == 0 || theirs == 0 || ourSize != theirSize || ourRoot != theirRoot) revert NotSettled(batchId);
+        return (ourPlace, theirPlace);
     }
 
     /// @dev The other party is registered (the AnchorRegistry reverts otherwise) and is another one.
     function _checkOther(bytes32 party, bytes32 other) private view {
         if (party == other) revert WithOneself(party);
-        _anchors.holdings(other);
+        _anchors.lastRevision(0, other);
     }
 
     function _caller() private view returns (bytes32 name) {

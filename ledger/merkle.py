@@ -115,6 +115,31 @@ def inclusion_path(entries: Sequence[bytes], index: int) -> list[bytes]:
     return path[::-1]
 
 
+def inclusion_paths(entries: Iterable[bytes], indices: Sequence[int]) -> tuple[int, bytes, list[list[bytes]]]:
+    """Size, root, and the path of each of `indices` (as `inclusion_path` gives it), hashing every entry once.
+
+    Remembers one level of the tree at a time, 32 bytes a node. IndexError for an index that is not below the size.
+    """
+    level = [leaf_hash(entry) for entry in entries]
+    size = len(level)
+    for index in indices:
+        if not 0 <= index < size:
+            raise IndexError(f"leaf {index} of {size}")
+    if not size:
+        return 0, EMPTY_ROOT, []
+    paths: list[list[bytes]] = [[] for _ in indices]
+    places = list(indices)
+    while len(level) > 1:
+        for number, place in enumerate(places):
+            # The last node of an odd level has no sibling: it goes up as it is.
+            if place ^ 1 < len(level):
+                paths[number].append(level[place ^ 1])
+            places[number] = place >> 1
+        above = [node_hash(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+        level = above + level[len(level) - 1 :] if len(level) & 1 else above
+    return size, level[0], paths
+
+
 def _left_size(size: int) -> int:
     """The largest power of two below `size`, which is at least 2."""
     return 1 << (size - 1).bit_length() - 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ledger import jcs, keys, merkle
 from ledger.catalog import CATALOG_ID, MAX_TOML, Catalog, from_declaration
@@ -82,7 +82,7 @@ class TrustFile:
     parties: Mapping[str, str]
 
 
-class _Reader:
+class Reader:
     """Takes members out of parsed JSON, each with its form; a break is an InputError `<kind>.<rule>` naming it."""
 
     def __init__(self, kind: jcs.Kind, where: str) -> None:
@@ -154,7 +154,7 @@ def parse_proof(data: bytes, where: str = "") -> ProofFile:
     `check_record` does, once the catalog is known to be the anchored one.
     """
     top = jcs.load(data, PROOF, where)
-    read = _Reader(PROOF, where)
+    read = Reader(PROOF, where)
     read.format(top, PROOF_FORMAT)
     if top.get("kind") != "presence":
         raise PROOF.refuse(
@@ -168,15 +168,11 @@ def parse_proof(data: bytes, where: str = "") -> ProofFile:
     )
     record = read.members(top["record"], "record", "canonical", "salt")
     chain = read.members(top["chain"], "chain", "chain_id", "contract")
-    anchors = tuple(_hint(read, hint) for hint in read.items(top["anchors"], "anchors", MAX_ANCHORS))
-    if not anchors:
-        raise PROOF.refuse("length", "anchors 为空", "anchors is empty; a proof says where to look", where)
-    if len({hint.party for hint in anchors}) != len(anchors):
-        raise PROOF.refuse("party_twice", "anchors 中同一参与方重复", "anchors names a party twice", where)
+    anchors = read_hints(read, top["anchors"])
     return ProofFile(
-        catalog=from_declaration(_bytes(read, top["catalog"], "catalog", MAX_TOML), where),
-        descriptor=parse_descriptor(_bytes(read, top["descriptor"], "descriptor", 1024), where),
-        record=_bytes(read, record["canonical"], "record.canonical", MAX_CANONICAL),
+        catalog=from_declaration(read_bytes(read, top["catalog"], "catalog", MAX_TOML), where),
+        descriptor=parse_descriptor(read_bytes(read, top["descriptor"], "descriptor", 1024), where),
+        record=read_bytes(read, record["canonical"], "record.canonical", MAX_CANONICAL),
         salt=read.hex(record["salt"], "record.salt", 32),
         entry=read.hex(top["entry"], "entry", keys.ENTRY_SIZE),
         index=read.integer(top["index"], "index", 0),
@@ -187,7 +183,26 @@ def parse_proof(data: bytes, where: str = "") -> ProofFile:
     )
 
 
-def _hint(read: _Reader, value: object) -> AnchorHint:
+def read_hints(read: Reader, value: object) -> tuple[AnchorHint, ...]:
+    """The hints of a proof file: at least one, one a party."""
+    anchors = tuple(read_hint(read, hint) for hint in read.items(value, "anchors", MAX_ANCHORS))
+    if not anchors:
+        raise PROOF.refuse("length", "anchors 为空", "anchors is empty; a proof says where to look", read.where)
+    if len({hint.party for hint in anchors}) != len(anchors):
+        raise PROOF.refuse("party_twice", "anchors 中同一参与方重复", "anchors names a party twice", read.where)
+    return anchors
+
+
+def dump_hints(anchors: Iterable[AnchorHint]) -> list[dict[str, Any]]:
+    """The inverse of `read_hints`."""
+    return [
+        {"block": hint.block, "party": hint.party, "revision": hint.revision, "sequence": hint.sequence}
+        for hint in anchors
+    ]
+
+
+def read_hint(read: Reader, value: object) -> AnchorHint:
+    """One hint."""
     hint = read.members(value, "anchors", "block", "party", "revision", "sequence")
     return AnchorHint(
         party=read.text(hint["party"], "anchors.party", PARTY_NAME.pattern, 32),
@@ -197,7 +212,8 @@ def _hint(read: _Reader, value: object) -> AnchorHint:
     )
 
 
-def _bytes(read: _Reader, value: object, name: str, most: int) -> bytes:
+def read_bytes(read: Reader, value: object, name: str, most: int) -> bytes:
+    """A member that is a string, as UTF-8."""
     # A string of JSON cannot be longer in characters than its UTF-8 is in bytes; `jcs.load` saw that it has UTF-8.
     return read.text(value, name, ".+", most).encode()
 
@@ -205,10 +221,7 @@ def _bytes(read: _Reader, value: object, name: str, most: int) -> bytes:
 def dump_proof(proof: ProofFile) -> bytes:
     """The bytes of a proof file; what `parse_proof` would refuse is refused here in the same words."""
     members = {
-        "anchors": [
-            {"block": hint.block, "party": hint.party, "revision": hint.revision, "sequence": hint.sequence}
-            for hint in proof.anchors
-        ],
+        "anchors": dump_hints(proof.anchors),
         "catalog": proof.catalog.declaration.decode(),
         "chain": {"chain_id": proof.chain_id, "contract": proof.contract},
         "descriptor": proof.descriptor.encode().decode(),
@@ -227,7 +240,7 @@ def dump_proof(proof: ProofFile) -> bytes:
 def parse_trust(data: bytes, where: str = "") -> TrustFile:
     """The trust file in `data`; InputError `trust.<rule>`, the rules as for `parse_proof`, and `address_twice`."""
     top = jcs.load(data, TRUST, where)
-    read = _Reader(TRUST, where)
+    read = Reader(TRUST, where)
     read.format(top, TRUST_FORMAT)
     top = read.members(top, "top", "block", "chain_id", "code_sha256", "contract", "format", "parties")
     block = read.members(top["block"], "block", "hash", "number")
@@ -268,7 +281,22 @@ def dump_trust(trust: TrustFile) -> bytes:
     return data
 
 
-def check_chain(proof: ProofFile, trust: TrustFile) -> None:
+class AboutBatch(Protocol):
+    """What every kind of proof file says: which batch, under which catalog, where anchored."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def descriptor(self) -> Descriptor: ...
+    @property
+    def chain_id(self) -> int: ...
+    @property
+    def contract(self) -> str: ...
+    @property
+    def anchors(self) -> tuple[AnchorHint, ...]: ...
+
+
+def check_chain(proof: AboutBatch, trust: TrustFile) -> None:
     """The file speaks of the chain and contract that the auditor trusts; InputError `proof.other_chain` if not."""
     if (proof.chain_id, proof.contract) != (trust.chain_id, trust.contract):
         raise PROOF.refuse(
@@ -279,7 +307,7 @@ def check_chain(proof: ProofFile, trust: TrustFile) -> None:
         )
 
 
-def check_catalog(proof: ProofFile) -> None:
+def check_catalog(proof: AboutBatch) -> None:
     """The catalog in the file is the one the batch was anchored under: same name, same digest.
 
     EvidenceError `evidence.catalog_name`, `evidence.catalog_digest`.
@@ -376,7 +404,7 @@ def check_path(proof: ProofFile, size: int, root: bytes) -> None:
         raise EvidenceError(error.code, error.zh, error.en, error.where) from error
 
 
-def check_hints(proof: ProofFile, on_chain: Iterable[AnchorHint]) -> None:
+def check_hints(proof: AboutBatch, on_chain: Iterable[AnchorHint]) -> None:
     """Every anchor that the file mentions is `on_chain`: all anchors of this batch there, of every party and revision.
 
     EvidenceError `evidence.hint` for the first that is not. Anchors that it does not mention are no contradiction.

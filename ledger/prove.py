@@ -72,7 +72,7 @@ def prove(job: Job, catalog: Catalog, keys: Sequence[str], *, batch: str | None)
     Without `batch` the live version is proved, of several streams that of the one whose batch was anchored last; with a batch
     number whatever that batch holds, a withdrawal too. InputError `prove.*`, `key.*`; ChainError `prove.not_confirmed`.
     """
-    height = _confirmed_height(job.link)
+    height = confirmed_height(job.link)
     # Read again: an anchor at or below that height was safe before this reading began, whatever happened to the node since.
     job.refresh()
     number = None if batch is None else batch_number(batch)
@@ -91,7 +91,7 @@ def prove(job: Job, catalog: Catalog, keys: Sequence[str], *, batch: str | None)
 
 def export_trust(job: Job) -> TrustFile:
     """The trust file of the workspace's chain: its checked identity, and each party's address as far as it is confirmed."""
-    height = _confirmed_height(job.link)
+    height = confirmed_height(job.link)
     job.refresh()
     identity = job.link.identity
     held = {name: [h.account for h in tenures if h.block <= height] for name, tenures in job.view.parties.items()}
@@ -105,7 +105,7 @@ def export_trust(job: Job) -> TrustFile:
     )
 
 
-def _confirmed_height(link: Link) -> int:
+def confirmed_height(link: Link) -> int:
     """The newest block whose anchors are confirmed: final, and on the embedded chain on disk (design section 6)."""
     height = final_height(link.rpc, link.finality)
     if link.local is None:

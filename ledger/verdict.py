@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +13,7 @@ from ledger.chain.view import time_utc
 from ledger.errors import LedgerError
 from ledger.proof import EvidenceError, ProofFile
 from ledger.record import Opened, shown
+from ledger.subject_proof import SubjectProof
 
 Verdict = Literal["proved", "contradicted", "undetermined"]
 Result = Literal["pass", "fail", "not_done"]
@@ -35,6 +36,31 @@ STEPS: tuple[tuple[str, str, str], ...] = (
     ("as_of", "截至何时", "as of when"),
 )
 """Name, Chinese and English title of each step, in order; a step's number is its place, from 1."""
+
+SUBJECT_STEPS: tuple[tuple[str, str, str], ...] = (
+    *STEPS[:3],
+    (
+        "subject",
+        "批次是快照，主体是公开主体且为规范形式",
+        "the batch is a snapshot, the subject public and in normal form",
+    ),
+    ("records", "所列记录逐条打开条目，都属于该主体", "every record shown opens its entry and is on the subject"),
+    *STEPS[5:8],
+    (
+        "places",
+        "所列条目两侧紧邻，全部通向上链的根",
+        "the entries shown and their neighbours lead to the anchored root",
+    ),
+    *STEPS[9:],
+)
+"""The same for a proof of all records on a subject, or of none."""
+
+Plan = tuple[tuple[str, str, str], ...]
+
+
+def title(name: str) -> tuple[str, str]:
+    """The Chinese and English title of a step."""
+    return next((zh, en) for known, zh, en in (*SUBJECT_STEPS, *STEPS) if known == name)
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,26 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class SubjectEvidence:
+    """What a passed verification of a subject's records established: `opened` are all of them in that snapshot.
+
+    `unnamed` counts records without subject, which it does not cover; `superseded` maps a vouching party to the number of a later
+    snapshot by which it left this one behind.
+    """
+
+    proof: SubjectProof
+    opened: tuple[Opened, ...]
+    batch: AnnouncedBatch
+    anchors: tuple[AnchorRecord, ...]
+    unnamed: int
+    superseded: Mapping[str, str]
+    block: int
+    time: int
+    client: str
+    development: bool | None
+
+
+@dataclass(frozen=True)
 class Verification:
     """Verdict, every step, and one sentence. `evidence` only if proved; `error` only if undetermined."""
 
@@ -71,7 +117,7 @@ class Verification:
     steps: tuple[Step, ...]
     zh: str
     en: str
-    evidence: Evidence | None = None
+    evidence: Evidence | SubjectEvidence | None = None
     error: LedgerError | None = None
 
     @property
@@ -81,9 +127,10 @@ class Verification:
 
 
 class Steps:
-    """The steps so far, in the order of STEPS."""
+    """The steps so far, in the order of `plan`, which may be changed as long as the steps done are the same in both."""
 
     def __init__(self) -> None:
+        self.plan: Plan = STEPS
         self.done: list[Step] = []
 
     @contextmanager
@@ -104,13 +151,13 @@ class Steps:
 
     def rest(self) -> None:
         """Every step left was not done."""
-        for name, _, _ in STEPS[len(self.done) :]:
+        for name, _, _ in self.plan[len(self.done) :]:
             self._add(name, "not_done", "", "")
 
     def _add(self, name: str, result: Result, zh: str, en: str, code: str = "") -> None:
         number = len(self.done) + 1
-        if STEPS[number - 1][0] != name:
-            raise ValueError(f"step {number} is {STEPS[number - 1][0]}, not {name}")
+        if self.plan[number - 1][0] != name:
+            raise ValueError(f"step {number} is {self.plan[number - 1][0]}, not {name}")
         self.done.append(Step(number, name, result, zh, en, code))
 
 
@@ -120,7 +167,7 @@ def ended(steps: Steps, error: LedgerError, *, trusted: bool) -> Verification:
     done = tuple(steps.done)
     if failed is None:
         return Verification("undetermined", done, f"无法判定：{error.zh}。", f"Undetermined: {error.en}.", error=error)
-    _, title_zh, title_en = STEPS[failed.number - 1]
+    title_zh, title_en = title(failed.name)
     at_zh = f"第 {failed.number} 步“{title_zh}”未通过：{failed.zh}"
     at_en = f'step {failed.number}, "{title_en}", failed: {failed.en}'
     if isinstance(error, EvidenceError) and trusted:
@@ -149,13 +196,53 @@ def sentence(it: Evidence) -> tuple[str, str]:
         + (f", not by the sender {stream.sender}" if silent else "")
         + f"; as of block {it.block} ({time_utc(it.time)})"
     )
-    if it.development:
-        zh += f"；该链是开发链（{it.client}），本结论不能约束该链的运营方"
-        en += f"; on a development chain ({it.client}), so it does not bind the operator of this chain"
-    elif it.development is None:
+    zh, en = _with_chain(zh, en, it.client, development=it.development)
+    return zh + "。", en + "."
+
+
+def subject_sentence(it: SubjectEvidence) -> tuple[str, str]:
+    """What was proved about a subject, in one sentence: who says so, as of when, and what it does not cover."""
+    descriptor, stream = it.proof.descriptor, it.batch.stream
+    subject = it.proof.catalog.subject
+    code = it.proof.subject if subject is None else shown(it.proof.catalog.by_name[subject.field], it.proof.subject)
+    route = f"{stream.sender}→{stream.receiver}" if stream.receiver else stream.sender
+    told_zh = "、".join(f"{r.party}（{time_utc(r.time)}，第 {r.revision} 版，区块 {r.block}）" for r in it.anchors)
+    told_en = " and ".join(
+        f"{r.party} ({time_utc(r.time)}, revision {r.revision}, block {r.block})" for r in it.anchors
+    )
+    count = len(it.opened)
+    what_zh = f"共有 {count} 条记录，即所列的全部" if count else "没有任何记录"
+    what_en = f"has {count} record(s), all of them shown" if count else "has no record"
+    single = stream.receiver and len(it.anchors) == 1
+    zh = (
+        f"已证明：{code} 在 {route} 的快照 {descriptor.batch}（目录 {descriptor.catalog}）中{what_zh}；作证方：{told_zh}"
+        + ("，仅此一方，属单方陈述" if single else "")
+        + "".join(f"；{party} 之后已有快照 {number}，本结论不代表其现状" for party, number in it.superseded.items())
+        + (f"；另有 {it.unnamed} 条记录没有主体，不在此列" if it.unnamed else "")
+        + f"；截至区块 {it.block}（{time_utc(it.time)}）"
+    )
+    en = (
+        f"Proved: {code} {what_en} in snapshot {descriptor.batch} of {route} (catalog {descriptor.catalog}); vouched by {told_en}"
+        + (", a statement of this party alone" if single else "")
+        + "".join(
+            f"; {party} anchored snapshot {number} later, so this is not how it stands now"
+            for party, number in it.superseded.items()
+        )
+        + (f"; {it.unnamed} record(s) without subject are not covered" if it.unnamed else "")
+        + f"; as of block {it.block} ({time_utc(it.time)})"
+    )
+    zh, en = _with_chain(zh, en, it.client, development=it.development)
+    return zh + "。", en + "."
+
+
+def _with_chain(zh: str, en: str, client: str, *, development: bool | None) -> tuple[str, str]:
+    if development:
+        zh += f"；该链是开发链（{client}），本结论不能约束该链的运营方"
+        en += f"; on a development chain ({client}), so it does not bind the operator of this chain"
+    elif development is None:
         zh += "；节点未报告种类，如是开发链，本结论不能约束其运营方"
         en += "; the node does not say what it is: on a development chain it would not bind the operator"
-    return zh + "。", en + "."
+    return zh, en
 
 
 def _values_of_key(it: Evidence) -> tuple[str, str]:

@@ -20,29 +20,50 @@ from ledger.errors import InputError, LedgerError
 from ledger.keys import digest
 from ledger.proof import AnchorHint, EvidenceError, ProofFile, TrustFile
 from ledger.record import Opened, shown
-from ledger.verdict import Evidence, Say, Steps, Verification, ended, sentence
+from ledger.subject_proof import SubjectProof, parse_any
+from ledger.verdict import (
+    SUBJECT_STEPS,
+    Evidence,
+    Say,
+    Steps,
+    SubjectEvidence,
+    Verification,
+    ended,
+    sentence,
+    subject_sentence,
+)
+from ledger.verify_subject import open_records, place_records
+from ledger.vouching import Asked, vouching_sides
 
 # How nodes for development begin what web3_clientVersion says, in lower case.
 _DEVELOPMENT = ("anvil", "hardhat", "ganache", "ethereumjs testrpc", "ethereumtester", "eth-tester", "eth_tester")
 
 
-def verify(proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None) -> Verification:
+def verify(
+    proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None, *, require: int = 1
+) -> Verification:
     """Verify; never raises a LedgerError. Without a trust file the verdict is `undetermined`, whatever the steps say.
 
-    A proof may be given as its bytes; a `TrustFile` that is already read is what the caller himself relies on.
+    A proof may be given as its bytes; a `TrustFile` that is already read is what the caller himself relies on. With fewer than
+    `require` vouching parties the verdict is `undetermined`: nothing contradicts, and it is not what was asked for.
     """
     steps = Steps()
     try:
-        evidence = _walk(steps, proof_file, trust_file, rpc_url)
+        evidence = _walk(steps, proof_file, trust_file, rpc_url, require)
     except LedgerError as error:
         return ended(steps, error, trusted=trust_file is not None)
-    return Verification("proved", tuple(steps.done), *sentence(evidence), evidence=evidence)
+    told = subject_sentence(evidence) if isinstance(evidence, SubjectEvidence) else sentence(evidence)
+    return Verification("proved", tuple(steps.done), *told, evidence=evidence)
 
 
-def _walk(steps: Steps, proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None) -> Evidence:
+def _walk(
+    steps: Steps, proof_file: Path | bytes, trust_file: Path | TrustFile | None, rpc_url: str | None, require: int
+) -> Evidence | SubjectEvidence:
     with steps.next("proof_file") as say:
         data = proof_file if isinstance(proof_file, bytes) else _read(proof_file, proofs.PROOF.limit)
-        proof = proofs.parse_proof(data, "" if isinstance(proof_file, bytes) else str(proof_file))
+        proof = parse_any(data, "" if isinstance(proof_file, bytes) else str(proof_file))
+        if isinstance(proof, SubjectProof):
+            steps.plan = SUBJECT_STEPS
         say(f"{len(data)} 字节，{proofs.PROOF_FORMAT}", f"{len(data)} bytes, {proofs.PROOF_FORMAT}")
     trust: TrustFile | None = None
     if trust_file is None:
@@ -59,14 +80,8 @@ def _walk(steps: Steps, proof_file: Path | bytes, trust_file: Path | TrustFile |
         told = proof.descriptor
         say(f"批次 {told.batch}，标识 {told.batch_id.hex()}", f"batch {told.batch}, id {told.batch_id.hex()}")
         say(f"目录 {told.catalog} 摘要 {told.catalog_digest}", f"catalog {told.catalog}, digest {told.catalog_digest}")
-    with steps.next("record") as say:
-        opened = proofs.check_record(proof)
-        say(*_values(proof, opened))
-        say(f"原文 SHA-256 {digest(proof.record).hex()}", f"SHA-256 of the bytes {digest(proof.record).hex()}")
-    with steps.next("entry") as say:
-        proofs.check_commitment(proof)
-        say("承诺相符", "the commitment is theirs")
-        say(*_TAGS[proofs.check_subject_tag(proof, opened)])
+    opened = None if isinstance(proof, SubjectProof) else _open_record(steps, proof)
+    claimed = open_records(steps, proof) if isinstance(proof, SubjectProof) else None
     if trust is None:
         raise InputError(
             "verify.no_trust",
@@ -92,17 +107,29 @@ def _walk(steps: Steps, proof_file: Path | bytes, trust_file: Path | TrustFile |
             f"chain {trust.chain_id}, contract {trust.contract}, node {client or 'does not say what it is'}",
         )
     with rpc:
-        return _ask_chain(steps, proof, opened, trust, Registry(rpc, trust.contract), (client, development))
+        asked = _ask_chain(steps, proof, trust, Registry(rpc, trust.contract))
+        if isinstance(proof, SubjectProof):
+            if claimed is None:
+                raise ValueError("its records were opened before")
+            return place_records(steps, proof, claimed, asked, trust, (client, development), require)
+        if opened is None:
+            raise ValueError("its record was opened before")
+        return _place_record(steps, proof, opened, asked, trust, (client, development), require)
 
 
-def _ask_chain(
-    steps: Steps,
-    proof: ProofFile,
-    opened: Opened,
-    trust: TrustFile,
-    registry: Registry,
-    node: tuple[str, bool | None],
-) -> Evidence:
+def _open_record(steps: Steps, proof: ProofFile) -> Opened:
+    with steps.next("record") as say:
+        opened = proofs.check_record(proof)
+        say(*_values(proof, opened))
+        say(f"原文 SHA-256 {digest(proof.record).hex()}", f"SHA-256 of the bytes {digest(proof.record).hex()}")
+    with steps.next("entry") as say:
+        proofs.check_commitment(proof)
+        say("承诺相符", "the commitment is theirs")
+        say(*_TAGS[proofs.check_subject_tag(proof, opened)])
+    return opened
+
+
+def _ask_chain(steps: Steps, proof: proofs.AboutBatch, trust: TrustFile, registry: Registry) -> Asked:
     batch_id = proof.descriptor.batch_id.hex()
     with steps.next("registry") as say:
         view = registry.view()
@@ -120,12 +147,28 @@ def _ask_chain(
             )
         proofs.check_hints(proof, [AnchorHint(it.party, it.sequence, it.revision, it.block) for it in records])
     with steps.next("anchors") as say:
-        batch, events = _batch(registry, view, proof)
+        streams, events = _batch(registry, view, proof)
+        batch = streams.by_batch[batch_id]
         _tell_sides(batch, records, say)
+    return Asked(registry, view, streams, batch, events)
+
+
+def _place_record(
+    steps: Steps,
+    proof: ProofFile,
+    opened: Opened,
+    asked: Asked,
+    trust: TrustFile,
+    node: tuple[str, bool | None],
+    require: int,
+) -> Evidence:
+    registry, view, batch = asked.registry, asked.view, asked.batch
     with steps.next("path") as say:
-        vouching = _vouching(proof, batch, trust, say)
+        vouching = vouching_sides(
+            batch, trust, say, lambda it: proofs.check_path(proof, it.size, bytes.fromhex(it.root)), require
+        )
     with steps.next("as_of") as say:
-        registry.check_times(events[record] for record in vouching)
+        registry.check_times(asked.events[record] for record in vouching)
         for record in vouching:
             told = f"{record.party} {time_utc(record.time)}"
             say(f"{told}（区块 {record.block}）", f"{told} (block {record.block})")
@@ -183,9 +226,9 @@ def _check_parties(trust: TrustFile, view: RegistryView, say: Say) -> None:
 
 
 def _batch(
-    registry: Registry, view: RegistryView, proof: ProofFile
-) -> tuple[AnnouncedBatch, Mapping[AnchorRecord, AnchorEvent]]:
-    """The batch as its sides anchored it, standing in its stream, and the events of their anchors of it.
+    registry: Registry, view: RegistryView, proof: proofs.AboutBatch
+) -> tuple[Streams, Mapping[AnchorRecord, AnchorEvent]]:
+    """The streams of the batch's sides, in which it stands, and the events of their anchors of it.
 
     EvidenceError `evidence.stranger` if neither side anchored it, `evidence.number_repeated` if its number belongs to another batch.
     """
@@ -205,7 +248,9 @@ def _batch(
             firsts.setdefault(record.batch_id, record)
     events = registry.events([*firsts.values(), *alone.sent, *alone.received])
     descriptors = {other: events[record].descriptor for other, record in firsts.items()}
-    return _standing(read_streams(near, descriptors), batch_id), events
+    streams = read_streams(near, descriptors)
+    _check_standing(streams, batch_id)
+    return streams, events
 
 
 def _limited(view: RegistryView, batch_id: str, *parties: str) -> RegistryView:
@@ -217,12 +262,10 @@ def _limited(view: RegistryView, batch_id: str, *parties: str) -> RegistryView:
     return replace(view, anchors=anchors)
 
 
-def _standing(streams: Streams, batch_id: str) -> AnnouncedBatch:
-    batch = streams.by_batch.get(batch_id)
-    if batch is None:
+def _check_standing(streams: Streams, batch_id: str) -> None:
+    if batch_id not in streams.by_batch:
         why = next(refused for refused in streams.refused if refused.batch_id == batch_id)
         raise EvidenceError("evidence.number_repeated", why.zh, why.en)
-    return batch
 
 
 def _tell_sides(batch: AnnouncedBatch, records: Sequence[AnchorRecord], say: Say) -> None:
@@ -249,52 +292,6 @@ def _tell_sides(batch: AnnouncedBatch, records: Sequence[AnchorRecord], say: Say
             f"第三方 {'、'.join(strangers)} 的上链不计",
             f"anchors of third parties do not count: {', '.join(strangers)}",
         )
-
-
-def _vouching(proof: ProofFile, batch: AnnouncedBatch, trust: TrustFile, say: Say) -> tuple[AnchorRecord, ...]:
-    """The last anchors of the batch's sides that the path verifies against and whose party the auditor knows; at least one."""
-    vouching: list[AnchorRecord] = []
-    refused: list[EvidenceError] = []
-    for claims in filter(None, (batch.sent, batch.received)):
-        last = claims[-1]
-        try:
-            proofs.check_path(proof, last.size, bytes.fromhex(last.root))
-        except EvidenceError as error:
-            refused.append(_refusal(proof, claims, error))
-            say(f"{last.party} 的最后一版不含此条目", f"the last revision of {last.party} does not hold this entry")
-        else:
-            vouching.append(last)
-            say(f"与 {last.party} 的根相符", f"it is the root of {last.party}")
-    if not vouching:
-        raise refused[0]
-    known = tuple(record for record in vouching if record.party in trust.parties)
-    strange = [record.party for record in vouching if record.party not in trust.parties]
-    if not known:
-        raise InputError(
-            "trust.voucher_unknown",
-            f"作证的 {'、'.join(strange)} 不在信任文件中，审计人不认识它",
-            f"only {', '.join(strange)} vouches, which the trust file does not name",
-            strange[0],
-        )
-    if strange:
-        say(f"{strange[0]} 不在信任文件中，不计", f"{strange[0]} is not in the trust file and does not count")
-    return known
-
-
-def _refusal(proof: ProofFile, claims: Sequence[AnchorRecord], error: EvidenceError) -> EvidenceError:
-    """Why this side does not vouch: naming the revision that the proof was made for, if there was one."""
-    last = claims[-1]
-    for earlier in claims[:-1]:
-        try:
-            proofs.check_path(proof, earlier.size, bytes.fromhex(earlier.root))
-        except EvidenceError:
-            continue
-        return EvidenceError(
-            "evidence.revised",
-            f"只与 {last.party} 的第 {earlier.revision} 版相符，该版已被第 {last.revision} 版取代，不再作数",
-            f"it fits only revision {earlier.revision} of {last.party}, which revision {last.revision} has replaced",
-        )
-    return EvidenceError(error.code, f"{last.party}：{error.zh}", f"{last.party}: {error.en}")
 
 
 _TAGS: Mapping[proofs.SubjectTag, tuple[str, str]] = {

@@ -45,7 +45,7 @@ LAYERS = (
     },
     {"counterpart"},
     {"reconcile"},
-    {"verify", "verdict"},
+    {"verify", "verify_subject", "vouching", "verdict"},
     {"batch"},
     {"anchor"},
     {"workspace", "advice", "drafting"},
@@ -53,6 +53,7 @@ LAYERS = (
     {"chain", "store", "source"},
     {"kernel", "sketch"},
     {"progress", "sheet", "workdays", "passphrase"},
+    {"subject_proof"},
     {"proof"},
     {"record", "keys", "merkle", "descriptor"},
     {"catalog"},
@@ -61,7 +62,7 @@ LAYERS = (
 )
 APART = ({"chain"}, {"store"}, {"source"})
 """Of one layer, but strangers to each other."""
-FROZEN = {"catalog", "record", "keys", "merkle", "descriptor", "proof", "pattern", "jcs", "errors"}
+FROZEN = {"catalog", "record", "keys", "merkle", "descriptor", "proof", "subject_proof", "pattern", "jcs", "errors"}
 
 
 @functools.cache

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ledger.chain.view import time_utc
-from ledger.cli.reconciling import verdict_words
 from ledger.cli.speech import note, print_json, say
+from ledger.cli.verdicts import verdict_words
 from ledger.cli.workspace import job, reading
 from ledger.errors import InputError
 

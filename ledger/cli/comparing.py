@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ledger.cli.reconciling import verdict_words
 from ledger.cli.speech import compact, note, print_json, say, table, visible
+from ledger.cli.verdicts import verdict_words
 from ledger.cli.workspace import reading
 from ledger.errors import InputError
 

@@ -130,7 +130,8 @@ def received_json(received: Received) -> dict[str, object]:
 
 def tell_received(received: Received) -> None:
     """The outcome of a receive for a person."""
-    from ledger.cli.reconciling import findings_table, verdict_words
+    from ledger.cli.reconciling import findings_table
+    from ledger.cli.verdicts import verdict_words
 
     announced = received.batch.sent[-1]
     print(

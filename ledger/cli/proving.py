@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ledger.cli.speech import compact, note, print_bytes, print_json, say, visible
 from ledger.cli.workspace import reading
-from ledger.errors import InputError, LedgerError, NotBuiltError
+from ledger.errors import InputError, LedgerError
 from ledger.record import MASK
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def _prove(args: argparse.Namespace) -> int:
     from ledger.store.files import write_atomic
 
     if args.subject is not None:
-        raise NotBuiltError("prove --subject")
+        return _prove_subject(args)
+    if args.counterpart is not None:
+        raise InputError("usage", "--with 只与 --subject 同用", "--with goes with --subject", "--with")
     if not args.key:
         raise InputError("prove.no_key", "请给出要证明的主键 KEY", "name the KEY of the record to prove", "KEY")
     if len(args.key) > 1 and args.out is None:
@@ -53,6 +55,46 @@ def _prove(args: argparse.Namespace) -> int:
         path = Path(args.out)
         write_atomic(path, proved[0].data, overwrite=False)
         _tell(args, proved, [path])
+    return 0
+
+
+def _prove_subject(args: argparse.Namespace) -> int:
+    from ledger.absence import prove_subject
+    from ledger.store.files import write_atomic
+
+    if args.key:
+        raise InputError("usage", "--subject 不与 KEY 同用", "--subject does not go with KEY", "--subject")
+    with reading(args) as job:
+        catalog = job.workspace.catalog(args.catalog)
+        made = prove_subject(job, catalog, args.subject, party=args.counterpart, batch=args.batch)
+    for zh, en in made.notes:
+        note(zh, en)
+    if args.out is None:
+        print_bytes(made.data)
+        return 0
+    write_atomic(Path(args.out), made.data, overwrite=False)
+    told = {
+        "subject": made.subject,
+        "records": len(made.records),
+        "file": args.out,
+        "snapshot": made.snapshot.descriptor.batch,
+        "batch_id": made.snapshot.batch_id,
+        "without_subject": made.unnamed,
+        "anchored_by": list(made.vouching),
+    }
+    if args.json:
+        print_json(told)
+        return 0
+    count = len(made.records)
+    parties_zh, parties_en = "、".join(made.vouching), ", ".join(made.vouching)
+    number = made.snapshot.descriptor.batch
+    print(
+        say(
+            f"已出具：{made.subject} 在快照 {number} 中{f'共 {count} 条记录，全部列出' if count else '没有任何记录'}，上链方 {parties_zh} → {args.out}",
+            f"proof written: {made.subject} has {f'{count} record(s), all shown,' if count else 'no record'} in snapshot {number}, anchored by "
+            f"{parties_en} → {args.out}",
+        )
+    )
     return 0
 
 

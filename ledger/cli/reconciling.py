@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ledger.cli.speech import compact, note, print_json, say, table
+from ledger.cli.verdicts import verdict_words
 from ledger.cli.workspace import job
 from ledger.errors import InputError, NotBuiltError
-from ledger.reconcile.findings import CHINESE, LEDGER_TERMS, SOURCE_TERMS, STATES, Finding, Kind, Verdict
+from ledger.reconcile.findings import CHINESE, LEDGER_TERMS, SOURCE_TERMS, STATES, Finding, Kind
 
 if TYPE_CHECKING:
     from ledger.reconcile.findings import Counts
@@ -62,17 +63,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         tell(result)
     return result.verdict.exit_code
-
-
-def verdict_words(verdict: Verdict) -> str:
-    """The verdict for a person."""
-    return {
-        Verdict.MATCHED: say("一致", "matched"),
-        Verdict.MATCHED_IN_SCOPE: say("所查范围内一致", "matched in the scope asked for"),
-        Verdict.DIFFERENCES: say("有差异（清单完整）", "differences (the list is complete)"),
-        Verdict.DIFFERENCES_PARTIAL: say("有差异（清单不完整）", "differences (the list is not complete)"),
-        Verdict.UNDETERMINED: say("无法判定", "undetermined"),
-    }[verdict]
 
 
 def tell(result: Reconciliation, *, brief: bool = False) -> None:

@@ -99,7 +99,7 @@ def _left_out_json(left: LeftOut) -> dict[str, object]:
 def _show_outcome(
     style: str, plan: Plan, source: SourceConfig, outcomes: tuple[Outcome, ...], report: Reconciliation
 ) -> None:
-    from ledger.cli.reconciling import verdict_words
+    from ledger.cli.verdicts import verdict_words
     from ledger.restore.apply import RESULTS
 
     if style == "json":

@@ -94,7 +94,7 @@ def _answered_json(catalog: Catalog, answered: Answered) -> dict[str, object]:
 
 def _tell_answered(catalog: Catalog, answered: Answered) -> None:
     from ledger.cli.comparing import findings_table
-    from ledger.cli.reconciling import verdict_words
+    from ledger.cli.verdicts import verdict_words
 
     batch, held, sent = answered.batch, answered.record, answered.batch.sent[-1]
     print(

@@ -9,7 +9,7 @@ from pathlib import Path
 from ledger.chain.view import time_utc
 from ledger.cli.speech import error_json, message, print_json, say, visible
 from ledger.errors import NotBuiltError
-from ledger.verdict import STEPS, Evidence, Step, Verification
+from ledger.verdict import Evidence, Step, SubjectEvidence, Verification, title
 from ledger.verify import verify
 
 
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is not None:
         raise NotBuiltError("verify --checkpoint")
     trust = None if args.trust is None else Path(args.trust)
-    result = verify(Path(args.file), trust, args.rpc or os.environ.get("DUIZHANG_RPC"))
+    result = verify(Path(args.file), trust, args.rpc or os.environ.get("DUIZHANG_RPC"), require=args.require)
     if args.json:
         print_json(as_json(result))
     else:
@@ -34,7 +34,9 @@ def as_json(result: Verification) -> dict[str, object]:
         "vouched_by": [],
         "as_of": None,
     }
-    if result.evidence is not None:
+    if isinstance(result.evidence, SubjectEvidence):
+        told |= _subject_json(result.evidence)
+    elif result.evidence is not None:
         told |= _evidence_json(result.evidence)
     told["sentence"] = say(result.zh, result.en)
     if result.error is not None:
@@ -43,7 +45,7 @@ def as_json(result: Verification) -> dict[str, object]:
 
 
 def _step_json(step: Step) -> dict[str, object]:
-    _, zh, en = STEPS[step.number - 1]
+    zh, en = title(step.name)
     told: dict[str, object] = {
         "number": step.number,
         "name": step.name,
@@ -54,7 +56,31 @@ def _step_json(step: Step) -> dict[str, object]:
     return told | {"code": step.code} if step.code else told
 
 
+def _subject_json(it: SubjectEvidence) -> dict[str, object]:
+    return {
+        **_common(it),
+        "subject": {
+            "code": it.proof.subject,
+            "records": len(it.opened),
+            "without_subject": it.unnamed,
+            "superseded": dict(it.superseded),
+        },
+        "records": [dict(opened.values) for opened in it.opened],
+    }
+
+
 def _evidence_json(it: Evidence) -> dict[str, object]:
+    told = _common(it)
+    batch = told["batch"]
+    if isinstance(batch, dict):
+        batch["index"] = it.proof.index
+    return {
+        **told,
+        "record": {"kind": it.opened.kind, "values": dict(it.opened.values), "reason": it.opened.reason},
+    }
+
+
+def _common(it: Evidence | SubjectEvidence) -> dict[str, object]:
     descriptor, stream = it.proof.descriptor, it.batch.stream
     return {
         "vouched_by": [record.party for record in it.anchors],
@@ -79,9 +105,7 @@ def _evidence_json(it: Evidence) -> dict[str, object]:
             "period": descriptor.period,
             "sender": stream.sender,
             "receiver": stream.receiver,
-            "index": it.proof.index,
         },
-        "record": {"kind": it.opened.kind, "values": dict(it.opened.values), "reason": it.opened.reason},
         "chain": {
             "chain_id": it.proof.chain_id,
             "contract": it.proof.contract,
@@ -100,7 +124,7 @@ def _tell(result: Verification) -> None:
         "not_done": say("未做  ", "not done"),
     }
     for step in result.steps:
-        _, zh, en = STEPS[step.number - 1]
+        zh, en = title(step.name)
         detail = say(step.zh, step.en)
         code = f" [{step.code}]" if step.code else ""
         shown = f"{say('：', ': ')}{detail}" if detail else ""

@@ -41,11 +41,13 @@ class Opener:
 
     def is_ours(self, batch_id: str) -> bool:
         """True for a batch that this party sent or sealed."""
-        return self.tables.batches[batch_id].sender_party == self.workspace.party
+        batch = self.tables.batches.get(batch_id)
+        return batch is not None and batch.sender_party == self.workspace.party
 
     def erased(self, entry_set: models.EntrySet) -> frozenset[bytes]:
         """Key tags of which no archive of the set's catalog may hold a record."""
-        return self.tables.erased(self.tables.batches[entry_set.batch_id].catalog_id)
+        batch = self.tables.batches.get(entry_set.batch_id)
+        return frozenset() if batch is None else self.tables.erased(batch.catalog_id)
 
     def _catalog(self, told: Descriptor) -> Catalog:
         catalog = self.workspace.catalog(told.catalog_id)

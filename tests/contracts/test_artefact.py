@@ -26,12 +26,14 @@ def check(root: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The project's sources of the artefact, to be changed at will."""
-    for name in ("scripts/compile_contracts", "contracts/AnchorRegistry.sol", "contracts/solc-wrapper"):
+    contracts = [f"contracts/{path.name}" for path in (ROOT / "contracts").glob("*.sol")]
+    for name in ("scripts/compile_contracts", "contracts/solc-wrapper", *contracts):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
     (tmp_path / "contracts" / "node_modules").symlink_to(ROOT / "contracts" / "node_modules")
     (tmp_path / "ledger" / "chain").mkdir(parents=True)
-    shutil.copy2(ROOT / "ledger/chain/AnchorRegistry.json", tmp_path / "ledger/chain")
+    for name in ("AnchorRegistry.json", "DisputeRegistry.json"):
+        shutil.copy2(ROOT / "ledger/chain" / name, tmp_path / "ledger/chain")
     return tmp_path
 
 
@@ -65,6 +67,7 @@ def test_a_changed_source_without_a_new_artefact_is_refused_and_named(
     assert done.returncode == 1, done.stdout + done.stderr
     assert named in done.stdout
     assert unchanged not in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_source_that_does_not_compile_cleanly_is_refused(copy: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_withdrawn_record_is_refused_by_default_and_its_withdrawal_proved_by_i
         (("nothing", "A-3"), "catalog.unknown"),
         (("inspections", "T-1"), "key.form"),
         (("inspections", '{"office":"T-1"}'), "key.form"),
-        (("permits", "--subject", "914401001234500003"), "not_built"),
+        (("permits", "--subject", "914401001234500003"), "prove.no_snapshot"),
     ],
 )
 def test_what_cannot_be_proved_is_refused_by_name(words: tuple[str, ...], code: str, stage: Stage) -> None:
@@ -254,14 +254,14 @@ def test_what_is_proved_is_read_after_it_was_asked_what_is_confirmed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a node killed in between could give an anchor that its successor has in another block."""
-    asked = prove._confirmed_height
+    asked = prove.confirmed_height
 
     def meanwhile(link: Link) -> int:
         path = stage.pair.file("M1.csv", [permit(81)])
         stage.pair.city.ok("send", "permits", path, "--batch", "M1", "--to", "guangdong")
         return asked(link)
 
-    monkeypatch.setattr(prove, "_confirmed_height", meanwhile)
+    monkeypatch.setattr(prove, "confirmed_height", meanwhile)
     assert parse_proof(stage.prove("A-81")).descriptor.batch == "M1"
 
 

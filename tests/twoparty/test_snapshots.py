@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -13,11 +14,15 @@ import numpy as np
 import pytest
 
 from ledger import snapshot as snapshots
+from ledger.anchor.claims import propose
+from ledger.batch.book import save_batch
+from ledger.batch.build import Builder
 from ledger.batch.fold import Fold, fold_entries, open_entries
 from ledger.batch.job import Job, open_job
 from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.counterpart.compare import compare_with
 from ledger.counterpart.statement import statement
+from ledger.descriptor import Descriptor
 from ledger.record import open_canonical
 from ledger.workspace import Workspace
 from tests.anchor.test_faults import EFFECTS, Fault, Killed, install
@@ -368,7 +373,7 @@ def test_a_stream_whose_entries_are_not_known_is_not_folded(pair: Pair) -> None:
     pair.deliver("B2", [permit(20)])
     # The sender's store lost a batch: an old backup.
     home = pair.province.home
-    with closing(__import__("sqlite3").connect(home / "store" / "ledger.db")) as store, store:
+    with closing(sqlite3.connect(home / "store" / "ledger.db")) as store, store:
         store.execute("PRAGMA foreign_keys = OFF")
         chosen = "(SELECT id FROM batch WHERE number = 'B2')"
         store.execute(f"DELETE FROM claim WHERE batch_id IN {chosen}")
@@ -457,26 +462,32 @@ def test_a_number_that_does_not_say_how_far_it_goes_is_refused(pair: Pair) -> No
             patch.setattr(snapshots, "snapshot_number", lambda *words, number=number: number)
             assert announce(pair)["batch"] == number
         assert refused(pair.city, "snapshot", "permits", "--from", "guangdong") == "snapshot.unknown_batch"
+    # A batch of that number that comes only afterwards is not the one.
+    pair.deliver("B9", [permit(20)])
+    words = ("snapshot", "permits", "--from", "guangdong", "--batch", "P20260101-1:B9")
+    assert refused(pair.city, *words) == "snapshot.unknown_batch"
 
 
 def test_what_only_the_receiver_anchored_under_our_name_holds_up_nothing(pair: Pair) -> None:
     pair.deliver("B1", ROWS)
-    with reading(pair.province) as job:
-        ours = job.address
-    squat(pair.city, sender=ours)
+    forge(pair.city, number="X1", kind="delivery")
     told = announce(pair)
     assert (told["upto"], told["size"]) == ("B1", 8)
     assert answer(pair)[1]["verdict"] == "matched"
 
 
-def squat(party: Party, **changes: str) -> None:
-    """Anchor an empty batch in the stream that `party` receives, without asking anybody."""
-    from dataclasses import replace
+def test_a_stream_of_nothing_but_a_snapshot_stops_nothing(pair: Pair) -> None:
+    forge(pair.province, number="P20260101-1:B1", kind="snapshot")
+    for party in (pair.province, pair.city):
+        assert refused(party, "prove", "permits", "A-1", "--out", str(pair.folder / "x.json")) == "prove.unknown_key"
+        assert party.run("status", "--json").code == 0
+    ran = pair.city.run("nightly", "--json")
+    assert [it["error"]["code"] for it in ran.json["failures"]] == ["snapshot.unknown_batch"]
+    assert [it["verdict"] for it in ran.json["reconciled"]] == ["matched"]
 
-    from ledger.anchor.claims import propose
-    from ledger.batch.book import save_batch
-    from ledger.batch.build import Builder
 
+def forge(party: Party, *, number: str, kind: str) -> None:
+    """Anchor an empty batch in the stream from province to city, whichever of them `party` is."""
     workspace = Workspace(party.home)
     with (
         workspace.locked("test"),
@@ -484,15 +495,25 @@ def squat(party: Party, **changes: str) -> None:
         open_job(workspace, store) as job,
     ):
         stream = StreamId("permits", "guangdong", "guangzhou")
+        sends = job.party == stream.sender
         catalog = workspace.catalog("permits")
-        keys = workspace.exchange_key("guangdong").for_catalog(catalog)
-        told = job.streams.batches(stream)[0].descriptor
-        descriptor = replace(told, batch="X1", **changes)
+        key = workspace.exchange_key(stream.receiver if sends else stream.sender)
+        descriptor = Descriptor(
+            batch=number,
+            catalog=catalog.name,
+            catalog_digest=catalog.digest.hex(),
+            key_id=key.id.hex(),
+            kind=kind,
+            period="",
+            receiver=job.view.address(stream.receiver),
+            sender=job.view.address(stream.sender),
+        )
         with store.write() as session:
             save_batch(session, descriptor, stream)
-            batch_id = descriptor.batch_id.hex()
-            held = job.book.save_set(session, batch_id, "held", Builder(catalog, keys).finish(), None)
-            propose(session, held, known_revisions=0)
+            built = Builder(catalog, key.for_catalog(catalog)).finish()
+            role: Any = "lawful" if sends else "held"
+            made = job.book.save_set(session, descriptor.batch_id.hex(), role, built, None)
+            propose(session, made, known_revisions=0)
         job.anchor()
 
 
@@ -594,7 +615,7 @@ def test_fsck_holds_our_snapshots_against_their_batches(pair: Pair) -> None:
     checks = {it["name"]: it for it in pair.province.ok("fsck")["checks"]}
     assert "1" in checks["snapshots"]["detail"]
     store: Path = pair.province.home / "store" / "ledger.db"
-    with closing(__import__("sqlite3").connect(store)) as connection, connection:
+    with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute(
             "UPDATE entry_set SET archive_file = o.archive_file, archive_key_wrapped = o.archive_key_wrapped FROM "
             "(SELECT archive_file, archive_key_wrapped FROM entry_set WHERE archive_file IS NOT NULL) AS o WHERE batch_id = ?",
