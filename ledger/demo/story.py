@@ -21,7 +21,7 @@ from typing import NoReturn
 from ledger.catalog import Catalog
 from ledger.chain.local import LocalChain
 from ledger.cli.speech import say
-from ledger.demo import evidence
+from ledger.demo import evidence, transfer
 from ledger.demo.damage import Damage, Table, differences, plan_damage
 from ledger.demo.database import Database
 from ledger.demo.deliveries import Deliveries, plan_deliveries, write_upserts, write_withdrawals
@@ -123,6 +123,7 @@ def tell(
     _find(stage, cast, planned)
     _repair(stage, cast, planned)
     evidence.prove(stage, catalog, PROVINCE, CITY, cast.deliveries.changed[-1])
+    transfer.tell(stage, database, PROVINCE, CITY, rows)
     _end(stage, cast, keep)
 
 

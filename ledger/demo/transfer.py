@@ -119,7 +119,7 @@ def _findings(stage: Stage, party: str, other: str) -> list[tuple[str | None, st
 
 def _attest_both(stage: Stage, province: str, city: str) -> str:
     stage.command("-C", province, "attest", CATALOG, "--with", city, "--out", "statement-province.json", show=2)
-    stage.command("-C", city, "attest", CATALOG, "--with", province, "--out", "statement-city.json", show=2)
+    stage.command("-C", city, "attest", CATALOG, "--with", province, "--out", "statement-city.json", show=4)
     one, other = (Path(name).read_bytes() for name in ("statement-province.json", "statement-city.json"))
     stage.expect(one == other, "两份对账单应逐字节相同", "the two statements should be the same bytes")
     for name in ("statement-province.json", "statement-city.json"):
@@ -157,7 +157,7 @@ def _dispute(stage: Stage, database: Database, province: str, city: str, transfe
         stage.command("-C", city, "receive", CATALOG, "--batch", "C1", "--from", province, show=1)
         stage.command("-C", city, "reconcile", CATALOG, "--with", province, show=1)
         stage.command("-C", city, "dispute", "close", number, "--settled-by", "C1", show=2)
-        stage.command("-C", province, "dispute", "show", number, show=8)
+        stage.command("-C", province, "dispute", "show", number, show=-4)
         stage.command("-C", city, "reconcile", CATALOG, show=1)
         stage.good(
             "双方一致；争议由 C1 了结，链上引用双方对 C1 的上链，任何人可查全过程",
