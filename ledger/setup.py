@@ -37,6 +37,7 @@ from ledger.chain.transactions import contract_address, deploy_data, encode_move
 from ledger.config import check_party_name, load_config
 from ledger.descriptor import ADDRESS
 from ledger.errors import ChainError, InputError, LedgerError, StoreError
+from ledger.passphrase import is_sealed, make_passphrase, seal, unseal
 from ledger.store import models
 from ledger.store.db import Store, copy_rows, is_empty, open_store, same_rows
 from ledger.store.files import os_errors, read_private, sync_folder, write_atomic
@@ -108,9 +109,14 @@ def init(target: Path, party: str, store: str | None = None) -> Path:
     return _publish(stage, target)
 
 
-def join(target: Path, file: Path, party: str | None, store: str | None = None) -> Path:
-    """Make a workspace on another party's chain from a join file, moving the name to an account of our own; `store` as for `init`."""
-    joining = parse_join(read_private(file, _JOIN_LIMIT), str(file))
+def join(
+    target: Path, file: Path, party: str | None, store: str | None = None, *, passphrase: str | None = None
+) -> Path:
+    """Make a workspace on another party's chain from a join file, moving the name to an account of our own; `store` as for `init`.
+
+    Without a `passphrase`, that of the file `<join file>.passphrase` is taken. InputError `passphrase.*`, `join.*`.
+    """
+    joining = parse_join(_unsealed(file, passphrase), str(file))
     if party is not None and party != joining.party:
         raise InputError(
             "join.party",
@@ -147,8 +153,49 @@ def join(target: Path, file: Path, party: str | None, store: str | None = None) 
     return _publish(stage, target)
 
 
-def add_party(workspace: Workspace, name: str, out: Path) -> Path:
-    """Register `name` for a one-time account and write its join file (0600); run again, it writes the same file again."""
+def _unsealed(file: Path, passphrase: str | None) -> bytes:
+    data = read_private(file, _JOIN_LIMIT)
+    if not is_sealed(data):
+        raise InputError(
+            "join.not_sealed",
+            "加入文件不是以口令加密的 duizhang-join/2；请建链一方用本版本的 party add 重新生成",
+            "the join file is not a sealed duizhang-join/2: ask for one made by party add of this version",
+            str(file),
+        )
+    beside = passphrase_file(file)
+    if passphrase is None and not beside.exists():
+        raise InputError(
+            "passphrase.missing",
+            f"加入文件以口令加密：请用 --passphrase-file 或 DUIZHANG_PASSPHRASE_FILE 给出口令文件，或放在 {beside.name}",
+            f"the join file is sealed: give its passphrase by --passphrase-file or DUIZHANG_PASSPHRASE_FILE, or put it into {beside.name}",
+            str(file),
+        )
+    return unseal(data, read_passphrase(beside) if passphrase is None else passphrase, str(file))
+
+
+def passphrase_file(file: Path) -> Path:
+    """Where the passphrase of a join file is looked for, and written to if nobody chose one."""
+    return file.with_name(f"{file.name}.passphrase")
+
+
+def read_passphrase(path: Path) -> str:
+    """The passphrase in a private file: its one line. InputError `passphrase.file`, `key.*`."""
+    try:
+        text = read_private(path, 4096).decode("utf-8")
+    except UnicodeDecodeError as cause:
+        raise InputError("passphrase.file", "口令文件须为 UTF-8", "a passphrase file is UTF-8", str(path)) from cause
+    line = text.removesuffix("\n").removesuffix("\r")
+    if not line or "\n" in line:
+        raise InputError("passphrase.file", "口令文件须恰有一行", "a passphrase file has exactly one line", str(path))
+    return line
+
+
+def add_party(workspace: Workspace, name: str, out: Path, *, passphrase: str | None = None) -> Path:
+    """Register `name` for a one-time account and write its join file (0600), sealed under the passphrase; run again, it writes the same
+    content again.
+
+    Without a `passphrase` a strong one is made and written beside it (`passphrase_file`, 0600).
+    """
     check_party_name(name, "NAME")
     if name == workspace.party:
         raise InputError("party.self", f"{name} 就是本方", f"{name} is this party itself", "NAME")
@@ -157,6 +204,12 @@ def add_party(workspace: Workspace, name: str, out: Path) -> Path:
         raise InputError(
             "party.out_exists", "输出文件已存在，不予覆盖", "the output file exists and is not overwritten", str(out)
         )
+    beside = passphrase_file(out)
+    # A passphrase file without a join file is what an interrupted run left.
+    kept_one = passphrase is None and beside.exists()
+    chosen = passphrase or (read_passphrase(beside) if kept_one else make_passphrase())
+    # Before anything is registered: a passphrase that is too short is refused here.
+    seal(b"", chosen)
     with (
         workspace.locked("party add"),
         closing(workspace.open_store("write")) as store,
@@ -185,7 +238,9 @@ def add_party(workspace: Workspace, name: str, out: Path) -> Path:
                 to=link.identity.contract,
                 done=lambda: _holds(link, name, address),
             )
-        write_atomic(out, kept.read_bytes(), overwrite=False)
+        if passphrase is None and not kept_one:
+            write_atomic(beside, chosen.encode() + b"\n", 0o600, overwrite=False)
+        write_atomic(out, seal(kept.read_bytes(), chosen), overwrite=False)
     return out
 
 

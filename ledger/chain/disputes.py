@@ -137,9 +137,12 @@ class DisputeRegistry:
             block, time, _, count, disputes, head = self._state("latest")
             blocks = self._blocks(count)
             logs = self._logs(blocks)
-            if len(logs) < count and self._state("latest")[3] != count:
-                continue
-            return self._whole(logs[:count], (block, time, count, disputes, head), blocks)
+            try:
+                return self._whole(logs[:count], (block, time, count, disputes, head), blocks)
+            except ChainError:
+                # It does not fit together because the chain went on, or back, in between? Else it never will.
+                if self._state("latest")[3:] == (count, disputes, head):
+                    raise
         raise ChainError(
             "chain.moving",
             "读取期间争议登记不断变化，请稍后再试",
@@ -151,14 +154,14 @@ class DisputeRegistry:
         self, logs: list[dict[str, Any]], state: tuple[int, int, int, int, bytes], blocks: list[int]
     ) -> DisputeView:
         block, time, count, disputes, head = state
-        if len(logs) != count:
+        if len(logs) != count or len(blocks) != count:
             raise self._contradiction(
                 f"争议登记有 {count} 项，节点只给出 {len(logs)} 项事件",
                 f"the dispute registry has {count} actions, the node gives {len(logs)} events",
             )
         topics = {dispute_registry().events[name].topic: at for at, name in enumerate(_EVENTS, 1)}
         running = bytes(32)
-        reading = _Reading()
+        told: list[tuple[int, tuple[int, str, bytes, int], bytes]] = []
         for place, log in enumerate(logs, 1):
             action = topics[log["topics"][0]]
             number = int.from_bytes(topic_of(log, 1), "big")
@@ -169,12 +172,16 @@ class DisputeRegistry:
             data = hex_bytes(log.get("data"), "log data")
             hashed = hashlib.sha256(data).digest()
             running = hashlib.sha256(encode(_HEAD, (running, number, action, party, subject, mined, hashed))).digest()
-            self._take(reading, action, (number, word_to_name(party), subject, mined), data)
+            told.append((action, (number, word_to_name(party), subject, mined), data))
         if running != head:
             raise self._contradiction(
                 "争议登记的事件与合约保存的累计哈希不符",
                 "the events of the dispute registry do not give the running hash that the contract holds",
             )
+        # Only what the contract vouches for is interpreted at all.
+        reading = _Reading()
+        for one in told:
+            self._take(reading, *one)
         if len(reading.disputes) != disputes:
             raise self._contradiction("争议的数目不符", "the number of disputes does not agree")
         return DisputeView(block, time, tuple(reading.attestations), reading.disputes)

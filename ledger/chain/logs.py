@@ -38,7 +38,7 @@ def read_logs(rpc: Rpc, contract: str, first: int, last: int, topics: list[str])
         logs += [log for log in page if not log.get("removed")]
         first = until + 1
     for log in logs:
-        if str(log.get("address", "")).lower() != contract or log["topics"][0] not in topics:
+        if str(log.get("address", "")).lower() != contract or (log.get("topics") or [None])[0] not in topics:
             raise contradiction("节点给出了未请求的事件", "the node gave an event that was not asked for", where)
     return logs
 

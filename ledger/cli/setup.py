@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
+import sys
 from pathlib import Path
 
 from ledger.cli.speech import compact, print_json, say, table
@@ -19,7 +22,7 @@ def _init(args: argparse.Namespace) -> int:
 
     target = Path(args.dir if args.dir is not None else args.workspace or ".")
     if args.join is not None:
-        made = setup.join(target, Path(args.join), args.party, args.store)
+        made = setup.join(target, Path(args.join), args.party, args.store, passphrase=_passphrase(args))
     else:
         made = setup.init(target, args.party or "local", args.store)
     from ledger.workspace import Workspace
@@ -53,18 +56,40 @@ def _init(args: argparse.Namespace) -> int:
 def _party(args: argparse.Namespace) -> int:
     from ledger import setup
 
-    out = setup.add_party(here(args), args.name, Path(args.out))
+    passphrase = _passphrase(args)
+    out = setup.add_party(here(args), args.name, Path(args.out), passphrase=passphrase)
+    beside = None if passphrase is not None else setup.passphrase_file(out)
     if args.json:
-        print_json({"party": args.name, "file": str(out)})
+        print_json({"party": args.name, "file": str(out), "passphrase_file": None if beside is None else str(beside)})
         return 0
     print(
         say(
-            f"已登记 {args.name}，加入文件：{out}（含交换密钥与一次性账户私钥，请经可靠渠道交付，用后删除）",
-            f"{args.name} is registered; join file: {out} (holds the exchange key and a one-time account's key: hand it over "
-            "safely, delete it after use)",
+            f"已登记 {args.name}，加入文件：{out}（以口令加密，含交换密钥与一次性账户私钥，用后删除）",
+            f"{args.name} is registered; join file: {out} (sealed under a passphrase; it holds the exchange key and a one-time account's "
+            "key: delete it after use)",
         )
     )
+    if beside is not None:
+        print(
+            say(
+                f"口令在 {beside}：请与加入文件经不同渠道交付，用后删除",
+                f"the passphrase is in {beside}: hand it over by another way than the join file, delete it after use",
+            )
+        )
     return 0
+
+
+def _passphrase(args: argparse.Namespace) -> str | None:
+    """The passphrase of `--passphrase-file` or DUIZHANG_PASSPHRASE_FILE, or None; on a terminal that is asked when a join file needs one."""
+    from ledger.setup import passphrase_file, read_passphrase
+
+    named = args.passphrase_file or os.environ.get("DUIZHANG_PASSPHRASE_FILE")
+    if named:
+        return read_passphrase(Path(named))
+    asked = args.command == "init" and args.join is not None and not passphrase_file(Path(args.join)).exists()
+    if asked and sys.stdin.isatty():
+        return getpass.getpass(say("加入文件的口令：", "passphrase of the join file: "))
+    return None
 
 
 def _chain(args: argparse.Namespace) -> int:

@@ -133,6 +133,7 @@ def _workspaces(stage: Stage, cast: Cast) -> None:
         stage.command("-C", PROVINCE, "party", "add", CITY, "--out", "join.json")
         stage.command("init", CITY, "--join", "join.json", *cast.database.store_options(CITY), show=2)
         stage.remove("join.json")
+        stage.remove("join.json.passphrase")
         stage.tell(
             f"市里的库（{cast.database.shell}）列名是中文；在 {CITY}/duizhang.toml 登记为“下发”来源：",
             f"The city's database ({cast.database.shell}) has Chinese column names; {CITY}/duizhang.toml names it as a source "

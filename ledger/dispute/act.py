@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ledger.batch.job import Job
@@ -12,13 +12,14 @@ from ledger.batch.keyarg import parse_key_argument
 from ledger.batch.stream import AnnouncedBatch
 from ledger.catalog import Catalog
 from ledger.chain.disputes import Dispute, DisputeView, encode_answer, encode_close, encode_open, pack_findings
-from ledger.counterpart.compare import BatchComparison, PartyFinding, PartyKind, compare_with
+from ledger.counterpart.compare import BatchComparison, PartyComparison, PartyFinding, PartyKind, compare_with
 from ledger.counterpart.statement import statement
 from ledger.descriptor import batch_number
 from ledger.dispute.cases import Case, case_of
 from ledger.dispute.desk import dispute_registry, keep_evidence, send
 from ledger.dispute.resend import Resent, resend
 from ledger.errors import InputError
+from ledger.reconcile.findings import Verdict
 from ledger.record import record_key
 
 _TAG = re.compile(r"[0-9a-f]{32}")
@@ -42,20 +43,7 @@ def open_dispute(job: Job, catalog: Catalog, party: str, *, number: str, keys: S
     certified, or if a dispute of ours about one of them is open already.
     """
     comparison = compare_with(job, catalog, party, number=number)
-    at = [it for it in comparison.batches if it.findings]
-    if len(at) != 1:
-        raise _nothing(number) if not at else _both_ways(number)
-    one = at[0]
-    if not one.certified:
-        raise InputError(
-            "dispute.not_certified",
-            f"批次 {number} 的差异清单未经证明完整，不能据以提出争议；请先取得对方的条目文件（export / import entries）",
-            f"the list of differences of batch {number} is not certified: take in the other side's entries first (export, import entries)",
-            "--batch",
-        )
-    chosen = _choose(job, catalog, one, party, keys)
-    if not chosen:
-        raise _nothing(number)
+    one, chosen = _find(job, catalog, comparison, number, keys)
     if len(chosen) > MAX_FINDINGS:
         raise InputError(
             "dispute.too_many",
@@ -65,7 +53,7 @@ def open_dispute(job: Job, catalog: Catalog, party: str, *, number: str, keys: S
         )
     view = dispute_registry(job).view()
     _check_fresh(view, job.party, one, chosen)
-    evidence = keep_evidence(job, statement(comparison))
+    evidence = keep_evidence(job, statement(replace(comparison, batches=(one,))))
     findings = sorted((_kind(one, it), it.key_tag) for it in chosen)
     call = encode_open(one.batch.batch_id, party, pack_findings(findings), evidence)
     view = send(job, "dispute", call, lambda seen: _ours(seen, job.party, one, evidence, findings) is not None)
@@ -168,15 +156,47 @@ def _settling(job: Job, case: Case, number: str) -> str:
     disputed = {tag for _, tag in case.dispute.findings}
     told = compare_with(job, catalog, other, number=batch.descriptor.batch)
     at = next(it for it in told.batches if it.batch.batch_id == batch.batch_id)
+    if not at.certified:
+        raise _not_certified(batch.descriptor.batch)
     left = sorted(disputed & {it.key_tag for it in at.findings if it.open})
-    if left or not at.certified:
+    if left:
         raise InputError(
             "dispute.still_open",
             f"争议中还有 {len(left)} 处差异未了结：{'、'.join(left[:5])}{'…' if len(left) > 5 else ''}",
             f"{len(left)} of the disputed differences are still open: {', '.join(left[:5])}{'…' if len(left) > 5 else ''}",
             "--settled-by",
         )
+    by = {at.settled[tag] for tag in disputed if tag in at.settled} or {batch.batch_id}
+    if found.batch_id not in by:
+        numbers = sorted(job.streams.by_batch[it].descriptor.batch for it in by)
+        raise InputError(
+            "dispute.not_settled_by",
+            f"批次 {name} 与这些差异无关；了结它们的是批次 {'、'.join(numbers)}",
+            f"batch {name} has nothing to do with these differences; what settled them is batch {', '.join(numbers)}",
+            "--settled-by",
+        )
     return found.batch_id
+
+
+def _find(
+    job: Job, catalog: Catalog, comparison: PartyComparison, number: str, keys: Sequence[str]
+) -> tuple[BatchComparison, list[PartyFinding]]:
+    """The batch of that number with differences to dispute, and those of them that are meant; there may be one in each direction."""
+    certain = [it for it in comparison.batches if it.certified and any(finding.open for finding in it.findings)]
+    if not certain:
+        raise _not_disputable(comparison, number)
+    if len(certain) == 1:
+        return certain[0], _choose(job, catalog, certain[0], comparison.them, keys)
+    meant = []
+    for one in certain if keys else ():
+        try:
+            meant.append((one, _choose(job, catalog, one, comparison.them, keys)))
+        except InputError as error:
+            if error.code != "dispute.no_finding":
+                raise
+    if len(meant) != 1:
+        raise _both_ways(number)
+    return meant[0]
 
 
 def _choose(job: Job, catalog: Catalog, one: BatchComparison, party: str, keys: Sequence[str]) -> list[PartyFinding]:
@@ -186,11 +206,10 @@ def _choose(job: Job, catalog: Catalog, one: BatchComparison, party: str, keys: 
     series = job.workspace.key_by_id(party, one.batch.descriptor.key_id).for_catalog(catalog)
     chosen: dict[str, PartyFinding] = {}
     for text in keys:
-        tag = (
-            text
-            if _TAG.fullmatch(text)
-            else series.key_tag(record_key(catalog, parse_key_argument(catalog, text))).hex()
-        )
+        if _TAG.fullmatch(text) and text in open_ones:
+            tag = text
+        else:
+            tag = series.key_tag(record_key(catalog, parse_key_argument(catalog, text))).hex()
         if tag not in open_ones:
             raise InputError(
                 "dispute.no_finding",
@@ -281,10 +300,35 @@ def _nothing(number: str) -> InputError:
     )
 
 
+def _not_disputable(comparison: PartyComparison, number: str) -> InputError:
+    """Why nothing of these batches can be disputed: agreement is said only of what agrees."""
+    verdicts = {it.verdict for it in comparison.batches}
+    if Verdict.DIFFERENCES_PARTIAL in verdicts:
+        return _not_certified(number)
+    if Verdict.UNDETERMINED in verdicts:
+        return InputError(
+            "dispute.undetermined",
+            f"批次 {number} 只有一方上链，无从比对，也就没有可争议的差异；接收方应先 receive",
+            f"only one side anchored batch {number}: nothing can be compared, so there is no difference to dispute yet; the receiver has to "
+            "receive it first",
+            "--batch",
+        )
+    return _nothing(number)
+
+
+def _not_certified(number: str) -> InputError:
+    return InputError(
+        "dispute.not_certified",
+        f"批次 {number} 的差异清单未经证明完整，不能据以提出或了结争议；请先取得对方的条目文件（export / import entries）",
+        f"the list of differences of batch {number} is not certified: take in the other side's entries first (export, import entries)",
+        "--batch",
+    )
+
+
 def _both_ways(number: str) -> InputError:
     return InputError(
         "dispute.both_ways",
-        f"双方互相都有批次 {number}，且都有差异：请用 key_tag 指明",
-        f"there is a batch {number} in both directions, and both differ: name key tags",
+        f"双方互相都有批次 {number}，且都有差异：请指明主键或 key_tag（须属同一方向）",
+        f"there is a batch {number} in both directions, and both differ: name keys or key tags, of one direction",
         "--batch",
     )

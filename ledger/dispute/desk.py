@@ -61,7 +61,7 @@ def keep_evidence(job: Job, data: bytes) -> str:
     path = evidence_path(job, digest)
     with os_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        present = path.is_file()
+        present = path.is_file() and path.read_bytes() == data
     if not present:
         write_atomic(path, data, overwrite=True)
     return digest

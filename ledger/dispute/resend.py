@@ -11,15 +11,16 @@ import numpy as np
 
 from ledger.anchor.claims import propose
 from ledger.batch.book import save_batch
-from ledger.batch.build import Builder
+from ledger.batch.build import Builder, Built
 from ledger.batch.history import Version
 from ledger.batch.job import Job
+from ledger.batch.stream import AnnouncedBatch
 from ledger.catalog import Catalog
 from ledger.counterpart.sketches import sketch_for
 from ledger.dispute.cases import Case
 from ledger.errors import InputError
 from ledger.record import open_canonical
-from ledger.store.files import write_atomic
+from ledger.store.files import os_errors, write_atomic
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Resent:
 def resend(job: Job, case: Case, *, number: str, out: Path | None) -> Resent:
     """Anchor the live versions of the disputed keys as correction batch `number`, and write them to `out` as CSV, under field names.
 
-    The same again anchors nothing new. InputError `dispute.*` if we are not the sender, or have nothing of it; `batch.number_taken`.
+    The same again anchors nothing new, and takes a file that holds just this. InputError `dispute.*` if we are not the sender, or
+    have nothing of it, or if the number or the file is that of something else (also `batch.number_taken`); nothing is anchored then.
     """
     batch = case.batch
     if batch is None or not case.counts or batch.stream.sender != job.party:
@@ -45,8 +47,6 @@ def resend(job: Job, case: Case, *, number: str, out: Path | None) -> Resent:
             f"this party did not send that batch, so it cannot send it again (dispute {case.dispute.id})",
             "--resend",
         )
-    if out is not None and out.exists():
-        raise InputError("dispute.out_exists", "输出文件已存在，不予覆盖", "the output file exists", str(out))
     stream = batch.stream
     catalog = job.workspace.catalog(stream.catalog_id)
     key = job.workspace.exchange_key(stream.receiver)
@@ -57,7 +57,8 @@ def resend(job: Job, case: Case, *, number: str, out: Path | None) -> Resent:
     left_out: list[str] = []
     versions: list[tuple[Version, bytes]] = []
     with job.book.opener(ledger.known, catalog, keys) as open_version:
-        for _, tag in case.dispute.findings:
+        # Whoever opened it may have named a key twice.
+        for tag in dict.fromkeys(tag for _, tag in case.dispute.findings):
             at = ledger.history.find(bytes.fromhex(tag))
             latest = ledger.history.latest(at) if at >= 0 else None
             if latest is None or latest.withdrawn:
@@ -79,21 +80,49 @@ def resend(job: Job, case: Case, *, number: str, out: Path | None) -> Resent:
             "of none of the disputed keys do we have a live version: there is nothing to send again",
             "--resend",
         )
+    data = _csv(catalog, [canonical for _, canonical in versions])
+    written = out is not None and _is_there(out, data)
     batch_id = descriptor.batch_id.hex()
     with job.book.archive_writer(catalog, batch_id) as archive:
         builder = Builder(catalog, keys, archive=archive)
         entries = np.frombuffer(b"".join(version.entry for version, _ in versions), np.uint8).reshape(-1, 64)
         builder.add_opened(entries, [canonical for _, canonical in versions])
         built = builder.finish(catalog.id)
+        _check_number(known, batch_id, built)
         with job.store.write() as session:
             save_batch(session, descriptor, stream)
             entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)
             sketch = sketch_for(key, descriptor.batch_id, built)
             propose(session, entry_set, known_revisions=0 if known is None else len(known.sent), sketch=sketch)
     job.anchor()
-    if out is not None:
-        write_atomic(out, _csv(catalog, [canonical for _, canonical in versions]), 0o600, overwrite=False)
+    if out is not None and not written:
+        write_atomic(out, data, 0o600, overwrite=False)
     return Resent(number, batch_id, built.size, tuple(left_out))
+
+
+def _check_number(known: AnnouncedBatch | None, batch_id: str, built: Built) -> None:
+    """A correction that was anchored for other records stays what it is: it must not become a revision of itself."""
+    if known is None or known.batch_id != batch_id or not known.sent:
+        return
+    last = known.sent[-1]
+    if (last.size, last.root) != (built.size, built.root):
+        number = known.descriptor.batch
+        raise InputError(
+            "dispute.number_taken",
+            f"批次号 {number} 已用于另一些记录的更正（{last.size} 条）；请另取批次号",
+            f"batch number {number} is that of a correction of other records ({last.size}): take another one",
+            "--resend",
+        )
+
+
+def _is_there(out: Path, data: bytes) -> bool:
+    """True if the file is there already with just these bytes: an answer that was interrupted is given again."""
+    with os_errors(out):
+        if not out.exists():
+            return False
+        if out.is_file() and out.stat().st_size == len(data) and out.read_bytes() == data:
+            return True
+    raise InputError("dispute.out_exists", "输出文件已存在，不予覆盖", "the output file exists", str(out))
 
 
 def _csv(catalog: Catalog, records: list[bytes]) -> bytes:

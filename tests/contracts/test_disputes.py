@@ -72,7 +72,9 @@ class Disputes:
         assert (self.count, self.head) == before
         return caught.value.revert.name, caught.value.revert.values
 
-    def open(self, sender: int = 2, respondent: bytes = GUANGDONG, batch: bytes = B1, listed: bytes = findings()) -> int:
+    def open(
+        self, sender: int = 2, respondent: bytes = GUANGDONG, batch: bytes = B1, listed: bytes = findings()
+    ) -> int:
         """Open a dispute; its number."""
         self.act(sender, "open", batch_id(batch), respondent, listed, EVIDENCE)
         return int(self.ask("state")[4])
@@ -324,7 +326,10 @@ def test_a_batch_goes_with_resend_and_settled_and_with_nothing_else(disputes: Di
         (2, "close", ACCEPTED, batch_id(C1)),
         (2, "close", SETTLED, NOTHING),
     ):
-        assert disputes.refused(sender, name, 1, choice, batch, NOTHING) == ("BatchNotExpected", (batch,)), (name, choice)
+        assert disputes.refused(sender, name, 1, choice, batch, NOTHING) == ("BatchNotExpected", (batch,)), (
+            name,
+            choice,
+        )
 
 
 @pytest.mark.parametrize("anchored_by", [None, 2, 3])

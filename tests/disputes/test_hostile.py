@@ -87,7 +87,9 @@ def test_a_file_of_something_else_is_not_overwritten_and_nothing_is_sent(lost: C
     assert refused(lost.province, "dispute", "answer", "1", "--resend", "C1", "--out", str(out)) == "dispute.out_exists"
     assert out.read_bytes() == b"something else"
     assert lost.province.ok("dispute", "show", "1")["state"] == "open"
-    assert refused(lost.province, "reconcile", "permits", "--with", "guangzhou", "--batch", "C1") == "counterpart.nothing"
+    assert (
+        refused(lost.province, "reconcile", "permits", "--with", "guangzhou", "--batch", "C1") == "counterpart.nothing"
+    )
 
 
 def test_a_key_named_twice_by_a_hostile_opener_is_sent_once(lost: Channel) -> None:
@@ -149,7 +151,6 @@ def test_what_cannot_be_told_is_never_called_agreement(channel: Channel) -> None
     channel.land("B1", ROWS[3:])
     channel.receive("B1")
     assert refused(channel.city, *words, "guangdong") == "dispute.not_certified"
-    assert refused(channel.city, *words, "guangdong", "A-9") == "dispute.not_certified"
 
 
 def test_a_number_used_in_both_directions_is_told_apart_by_the_keys(lost: Channel) -> None:
@@ -163,9 +164,8 @@ def test_a_number_used_in_both_directions_is_told_apart_by_the_keys(lost: Channe
     path = lost.pair.file("back.csv", [permit(70), *ROWS[3:]])
     city.ok("send", "permits", path, "--batch", "B1", "--to", "guangdong")
     province.run("receive", "permits", "--batch", "B1", "--from", "guangzhou")
-    words = ("dispute", "open", "permits", "--with", "guangdong", "--batch", "B1")
-    assert refused(city, *words) == "dispute.both_ways"
-    told = city.ok(*words, "A-70")
+    assert refused(city, "dispute", "open", "permits", "--with", "guangdong", "--batch", "B1") == "dispute.both_ways"
+    told = dispute(city, "A-70")
     assert [it["kind"] for it in told["findings"]] == ["only_sender"]
     assert dispute(city, *tags(lost, 1))["id"] == 2
 
