@@ -19,7 +19,11 @@ from ledger import snapshot
 from ledger.batch.book import now
 from ledger.batch.intake import FileOptions
 from ledger.batch.job import Job
+from ledger.batch.stream import AnnouncedBatch
+from ledger.between import Overdue, close_late, compare_all, open_in
+from ledger.between import overdue as find_overdue
 from ledger.catalog import Catalog
+from ledger.counterpart.findings import PartyComparison
 from ledger.delivery.due import Due, due_withdrawals
 from ledger.delivery.incoming import Delivered, expect, take_file
 from ledger.delivery.receive import Received, is_open, land
@@ -57,6 +61,9 @@ class Night:
     received: list[Received] = field(default_factory=list)
     reconciled: list[Reconciliation] = field(default_factory=list)
     sealed: list[tuple[Catalog, Anchored]] = field(default_factory=list)
+    compared: list[PartyComparison] = field(default_factory=list)
+    overdue: list[Overdue] = field(default_factory=list)
+    closed: list[AnnouncedBatch] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     restores: list[models.Restore] = field(default_factory=list)
     due: list[Due] = field(default_factory=list)
@@ -68,6 +75,8 @@ class Night:
         codes = [2] * len(self.failures)
         codes += [received.exit_code for received in self.received]
         codes += [report.verdict.exit_code for report in self.reconciled]
+        codes += [1 for _ in self.overdue]
+        codes += [1 for it in self.compared if open_in(it)]
         return max(codes, default=0)
 
 
@@ -94,12 +103,34 @@ def run_nightly(job: Job) -> Night:
             night.failures.append(Failure(catalog_id, _internal(error)))
     _find_due(job, night)
     _tell_unhandled(job, night)
+    _look_across(job, night)
     gone = overdue(job.store, job.workspace.config.notify, datetime.now(UTC))
     night.failures.extend(Failure(what, error) for what, error in gone)
     night.restores = untold(job.store)
     night.finished_at = now()
     _end(job, run_id, night)
     return night
+
+
+def _look_across(job: Job, night: Night) -> None:
+    """What lies between us and each counterpart; where nobody could look, that is a failure."""
+    night.compared, failed = compare_all(job)
+    night.failures.extend(Failure(what, error) for what, error in failed)
+    for what, look in (("deadlines", _close_late), ("overdue", _overdue)):
+        try:
+            look(job, night)
+        except LedgerError as error:
+            night.failures.append(Failure(what, error))
+        except Exception as error:
+            night.failures.append(Failure(what, _internal(error)))
+
+
+def _close_late(job: Job, night: Night) -> None:
+    night.closed = close_late(job)
+
+
+def _overdue(job: Job, night: Night) -> None:
+    night.overdue = find_overdue(job)
 
 
 def _find_due(job: Job, night: Night) -> None:

@@ -21,6 +21,7 @@ from ledger.anchor.outbox import UNFINISHED
 from ledger.batch.book import Book
 from ledger.batch.job import Job, read_registry
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
+from ledger.between import overdue
 from ledger.chain.local import LocalChain
 from ledger.chain.registry import AnchorRecord, RegistryView
 from ledger.chain.view import time_utc
@@ -156,7 +157,8 @@ def read_status(workspace: Workspace, moment: datetime | None = None) -> Status:
         try:
             with open_link(workspace, store) as link:
                 view, streams = read_registry(link)
-                due = tuple(_due(Job(workspace, store, link, Book(workspace, store), view, streams)))
+                job = Job(workspace, store, link, Book(workspace, store), view, streams)
+                due = (*_due(job), *_overdue(job))
         except LedgerError as error:
             failed = error
     finally:
@@ -454,6 +456,16 @@ def _due(job: Job) -> Iterable[Notice]:
             )
         for zh, en in dues.notes:
             yield Notice("due.unknown", zh, en, catalog_id)
+
+
+def _overdue(job: Job) -> Iterable[Notice]:
+    """What others, or we, should have done by now."""
+    try:
+        yield from (Notice(f"overdue.{it.kind}", it.zh, it.en, it.what) for it in overdue(job))
+    except LedgerError as error:
+        yield Notice(
+            "overdue.unknown", f"期限未能计算：{error.zh}", f"deadlines could not be counted: {error.en}", error.where
+        )
 
 
 def _refused(streams: Streams) -> tuple[Notice, ...]:

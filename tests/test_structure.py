@@ -42,6 +42,7 @@ LAYERS = (
         "erase",
         "series",
         "absence",
+        "between",
     },
     {"counterpart"},
     {"reconcile"},

@@ -138,7 +138,7 @@ class DisputeRegistry:
             blocks = self._blocks(count)
             logs = self._logs(blocks)
             try:
-                return self._whole(logs[:count], (block, time, count, disputes, head), blocks)
+                return self._whole(logs, (block, time, count, disputes, head), blocks)
             except ChainError:
                 # It does not fit together because the chain went on, or back, in between? Else it never will.
                 if self._state("latest")[3:] == (count, disputes, head):
@@ -154,6 +154,8 @@ class DisputeRegistry:
         self, logs: list[dict[str, Any]], state: tuple[int, int, int, int, bytes], blocks: list[int]
     ) -> DisputeView:
         block, time, count, disputes, head = state
+        # What came after the block that is read is passed over.
+        logs = [log for log in logs if self._number(log) <= count]
         if len(logs) != count or len(blocks) != count:
             raise self._contradiction(
                 f"争议登记有 {count} 项，节点只给出 {len(logs)} 项事件",
@@ -164,11 +166,11 @@ class DisputeRegistry:
         told: list[tuple[int, tuple[int, str, bytes, int], bytes]] = []
         for place, log in enumerate(logs, 1):
             action = topics[log["topics"][0]]
-            number = int.from_bytes(topic_of(log, 1), "big")
+            number = self._number(log)
             mined = quantity(log.get("blockNumber"), "blockNumber")
             if number != place or mined != blocks[place - 1]:
                 raise self._contradiction(f"第 {place} 项争议事件错位", f"dispute event {place} is out of place")
-            party, subject = topic_of(log, 2), topic_of(log, 3)
+            party, subject = topic_of(log, 2, self._where), topic_of(log, 3, self._where)
             data = hex_bytes(log.get("data"), "log data")
             hashed = hashlib.sha256(data).digest()
             running = hashlib.sha256(encode(_HEAD, (running, number, action, party, subject, mined, hashed))).digest()
@@ -181,7 +183,13 @@ class DisputeRegistry:
         # Only what the contract vouches for is interpreted at all.
         reading = _Reading()
         for one in told:
-            self._take(reading, *one)
+            try:
+                self._take(reading, *one)
+            except KeyError as error:
+                number = one[1][0]
+                raise self._contradiction(
+                    f"第 {number} 项争议事件不可能由合约发出", f"no contract of ours gave dispute event {number}"
+                ) from error
         if len(reading.disputes) != disputes:
             raise self._contradiction("争议的数目不符", "the number of disputes does not agree")
         return DisputeView(block, time, tuple(reading.attestations), reading.disputes)
@@ -239,7 +247,11 @@ class DisputeRegistry:
         logs: list[dict[str, Any]] = []
         for first, last in spans(sorted(set(blocks))):
             logs += read_logs(self.rpc, self.address, first, last, topics)
-        return sorted(logs, key=lambda log: topic_of(log, 1))
+        return sorted(logs, key=self._number)
+
+    def _number(self, log: Mapping[str, Any]) -> int:
+        """The running number of an action's event."""
+        return int.from_bytes(topic_of(log, 1, self._where), "big")
 
     def _call(self, name: str, values: tuple[Any, ...], tag: str = "latest") -> tuple[Any, ...]:
         function = dispute_registry().functions[name]

@@ -43,11 +43,11 @@ def read_logs(rpc: Rpc, contract: str, first: int, last: int, topics: list[str])
     return logs
 
 
-def topic_of(log: Mapping[str, Any], number: int) -> bytes:
-    """One topic of a log, 32 bytes."""
+def topic_of(log: Mapping[str, Any], number: int, where: str = "") -> bytes:
+    """One topic of a log, 32 bytes; `where` names node and contract in the message."""
     topics = log.get("topics")
     if not isinstance(topics, list) or len(topics) <= number:
-        raise contradiction("事件缺少主题", "an event lacks topics")
+        raise contradiction("事件缺少主题", "an event lacks topics", where)
     return hex_bytes(topics[number], "log topic").rjust(32, b"\0")
 
 

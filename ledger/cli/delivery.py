@@ -101,7 +101,9 @@ def _receive(args: argparse.Namespace) -> int:
 
     with job(args) as opened:
         catalog = opened.workspace.catalog(args.catalog)
-        received = receive(opened, catalog, _file(args), number=args.batch, sender=args.party, load=args.load)
+        received = receive(
+            opened, catalog, _file(args), number=args.batch, sender=args.party, load=args.load, final=args.final
+        )
     if args.json:
         print_json({"catalog": catalog.name, **received_json(received)})
     else:
@@ -119,6 +121,7 @@ def received_json(received: Received) -> dict[str, object]:
         "announced": anchor_json(received.batch.announced),
         "anchor": anchor_json(received.anchored),
         "provisional": received.anchored is not None and received.anchored.root != received.batch.sent[-1].root,
+        "announced_late": received.batch.announced_late,
         "findings": [finding.as_json() for finding in received.findings],
         "settled": received.settled,
         "file_matches": received.delivered.lawful if received.delivered else None,
@@ -153,6 +156,11 @@ def tell_received(received: Received) -> None:
                 f"本方上链 {held.size} 条，根 {held.root}（第 {held.revision} 版，区块 {held.block}）",
                 f"we hold   {held.size} entries, root {held.root} (revision {held.revision}, block {held.block})",
             )
+        )
+    if received.batch.announced_late:
+        note(
+            "announced_late：发送方晚于本方首次上链，不算事先宣告",
+            "announced_late: the sender anchored only after we had: it was not announced before",
         )
     if received.findings:
         print(findings_table(received.findings))

@@ -124,6 +124,12 @@ def brief_json(opened: Job, night: Night) -> dict[str, object]:
             "block": opened.view.block,
         },
         "received": [{"catalog": r.batch.descriptor.catalog, **received_json(r)} for r in night.received],
+        "compared": [it.as_json() for it in night.compared],
+        "overdue": [it.as_json() for it in night.overdue],
+        "closed": [
+            {"catalog": it.descriptor.catalog, "batch": it.descriptor.batch, "from": it.stream.sender}
+            for it in night.closed
+        ],
         "reconciled": [report.as_json() for report in night.reconciled],
         **{
             member: [
@@ -147,6 +153,8 @@ def brief_json(opened: Job, night: Night) -> dict[str, object]:
 
 def brief_text(opened: Job, night: Night) -> str:
     """The brief for a person: what could not be done first, then what differs, then what was done."""
+    from ledger.between import open_in
+    from ledger.cli.comparing import tell as tell_comparison
     from ledger.delivery.due import shown_due
 
     out = io.StringIO()
@@ -176,11 +184,25 @@ def brief_text(opened: Job, night: Night) -> str:
                     f"\nnot done: {failure.what}: {failure.error.en} [{failure.error.code}]",
                 )
             )
+        for late in night.overdue:
+            print(say(f"\n逾期：{late.zh}", f"\noverdue: {late.en}"))
+        for batch in night.closed:
+            number, sender = batch.descriptor.batch, batch.stream.sender
+            print(
+                say(
+                    f"\n到期关闭：{sender} 的批次 {number}，此后入库的不再补登，仍有差异",
+                    f"\nclosed at its deadline: batch {number} of {sender}; what lands later is not anchored, and it still differs",
+                )
+            )
         for restore in night.restores:
             _tell_restore(restore)
         for received in night.received:
             print()
             tell_received(received)
+        for compared in night.compared:
+            if open_in(compared):
+                print()
+                tell_comparison(compared, brief=True)
         for report in night.reconciled:
             print()
             tell(report, brief=True)

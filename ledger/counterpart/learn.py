@@ -55,7 +55,12 @@ def tell(
         return [RECORD] * len(entries)
     earlier = ledger.before(batch)
     whole = not any(_is_before(it, batch) for it in ledger.open)
-    return [_tell(entry, earlier, catalog, keys, key_of, whole=whole) for entry in entries]
+    # Of an erased record nobody here knows the key any more; withdrawn or not, it counts for nothing.
+    erased = ledger.erased
+    return [
+        RECORD if entry[TAG].tobytes() in erased else _tell(entry, earlier, catalog, keys, key_of, whole=whole)
+        for entry in entries
+    ]
 
 
 def _tell(

@@ -23,6 +23,7 @@ from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
 from ledger.counterpart.sketches import sketch_for, sketch_on_chain
+from ledger.delivery.closing import close_batch, closing_of, refuse_closed
 from ledger.delivery.decoding import Learnt, learn_lawful
 from ledger.delivery.incoming import Delivered, Incoming, expect, ledger_of, load_file, take_file
 from ledger.delivery.landing import Expected, Landing, Tags, start_landing
@@ -32,6 +33,7 @@ from ledger.reconcile.compare import Comparer, OpenVersion
 from ledger.reconcile.findings import Finding, Verdict
 from ledger.sketch import CELL_SIZE
 from ledger.store import models
+from ledger.store.archive import among
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,21 @@ class Received:
 
 
 def receive(
-    job: Job, catalog: Catalog, file: FileOptions | None, *, number: str, sender: str, load: bool = False
+    job: Job,
+    catalog: Catalog,
+    file: FileOptions | None,
+    *,
+    number: str,
+    sender: str,
+    load: bool = False,
+    final: bool = False,
 ) -> Received:
-    """Receive one batch; provisional while the roots differ: receiving again anchors a revision as rows land."""
+    """Receive one batch; provisional while the roots differ: receiving again anchors a revision as rows land.
+
+    With `final` it is closed afterwards: nothing that lands later is anchored. InputError `receive.closed` for one that was closed.
+    """
     incoming = expect(job, catalog, number=number, sender=sender)
+    refuse_closed(job, incoming.batch, final=final)
     if load and file is None:
         raise InputError("receive.load_without_file", "--load 须同时给出文件", "--load needs a file", "--load")
     delivered = take_file(job, incoming, file) if file is not None else None
@@ -69,7 +82,11 @@ def receive(
     if file is not None and load:
         baseline = _baseline_before_load(job, incoming)
         load_file(job, incoming, file)
-    return land(job, incoming, delivered, baseline=baseline)
+    received = land(job, incoming, delivered, baseline=baseline)
+    if final and received.held is not None:
+        with job.store.write() as session:
+            close_batch(session, incoming.batch.batch_id, "final")
+    return received
 
 
 def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, baseline: Tags | None = None) -> Received:
@@ -132,9 +149,23 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
         return land(job, replace(incoming, batch=job.streams.by_batch[batch.batch_id]), delivered, baseline=baseline)
     anchored = job.anchored(batch.batch_id)
     settled = int(landing.superseded.sum()) if not equal else 0
-    verdict = _verdict(equal, known is not None, findings)
-    notes = (*learnt.notes, *_notes(incoming, expected, delivered))
+    erased = 0 if known is None or equal else _erased_apart(known, held, ledger.erased)
+    verdict = _verdict(equal or bool(erased), known is not None, findings)
+    notes = (*learnt.notes, *_notes(incoming, expected, delivered), *([_erased_note(erased)] if erased else []))
     return Received(batch, verdict, held, anchored, findings, settled, delivered, notes)
+
+
+def _erased_apart(known: KnownBatch, held: Built, erased: frozenset[bytes]) -> int:
+    """How many entries make all the difference between the lawful ones and what we hold, if they are of erased records; else 0."""
+    apart = _differing_tags(known.entries.entries, held.entries)
+    return len(apart) if among(apart, erased).all() else 0
+
+
+def _erased_note(count: int) -> tuple[str, str]:
+    return (
+        f"本方已删除原文的记录 {count} 条不在所持之列，双方的根因此不同；其余一致",
+        f"{count} record(s) that were erased here are not held, which is why the roots differ; all else matches",
+    )
 
 
 def _sketch(job: Job, incoming: Incoming, held: Built) -> bytes | None:
@@ -228,7 +259,15 @@ def _comparer(
         return any(v.batch < place and not v.withdrawn and v.commitment == commitment for v in versions)
 
     number = incoming.batch.descriptor.batch
-    return Comparer(incoming.catalog, "delivery", history, [number], open_kept, was_earlier=was_earlier)
+    return Comparer(
+        incoming.catalog,
+        "delivery",
+        history,
+        [number],
+        open_kept,
+        was_earlier=was_earlier,
+        erased=ledger.erased,
+    )
 
 
 def _add_gone(builder: Builder, expected: Expected, landing: Landing) -> None:
@@ -323,12 +362,13 @@ def _notes(incoming: Incoming, expected: Expected, delivered: Delivered | None) 
 
 
 def is_open(job: Job, incoming: Incoming) -> bool:
-    """True while a batch should be looked at again: not anchored by us, or the roots differ in keys no later batch carries."""
+    """True while a batch should be looked at again: not anchored by us, or the roots differ in keys no later batch carries and that
+    were not erased here."""
     batch = incoming.batch
     if not batch.received:
         return True
     anchor, ours = batch.sent[-1], batch.received[-1]
-    if (ours.size, ours.root) == (anchor.size, anchor.root):
+    if (ours.size, ours.root) == (anchor.size, anchor.root) or closing_of(job, batch) is not None:
         return False
     ledger = ledger_of(job, incoming)
     known = next((k for k in ledger.known if k.announced.batch_id == batch.batch_id), None)
@@ -337,7 +377,7 @@ def is_open(job: Job, incoming: Incoming) -> bool:
     if known is None or held is None:
         return True
     differing = _differing_tags(known.entries.entries, job.book.read_set(held).entries)
-    return bool((ledger.after(batch).lookup(differing) < 0).any())
+    return bool(((ledger.after(batch).lookup(differing) < 0) & ~among(differing, ledger.erased)).any())
 
 
 def _differing_tags(lawful: npt.NDArray[np.uint8], held: npt.NDArray[np.uint8]) -> Tags:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import date
 
 from ledger.batch.job import Job
 from ledger.batch.stream import AnnouncedBatch
 from ledger.chain.disputes import Dispute, DisputeView
 from ledger.chain.view import time_utc
+from ledger.delivery.closing import office_day, today
 from ledger.dispute.desk import dispute_registry
 from ledger.errors import InputError
 from ledger.workdays import due
-
-# Working days are those of the office: China standard time.
-_OFFICE = timezone(timedelta(hours=8))
 
 
 @dataclass(frozen=True)
@@ -114,14 +112,8 @@ def case_of(job: Job, view: DisputeView, number: int) -> Case:
     last, undated = None, None
     if it.closing is None and not it.answers:
         try:
-            last = due(_day(it.time), job.workspace.config.deadlines.answer)
+            last = due(office_day(it.time), job.workspace.config.deadlines.answer)
         except InputError as error:
             # The dispute is shown all the same, with why its term is not.
             undated = (error.zh, error.en)
-    today = datetime.now(UTC).astimezone(_OFFICE).date()
-    return Case(it, batch, counts, last, last is not None and today > last, undated)
-
-
-def _day(seconds: int) -> date:
-    moment = datetime.fromisoformat(time_utc(seconds).replace("Z", "+00:00"))
-    return moment.astimezone(_OFFICE).date()
+    return Case(it, batch, counts, last, last is not None and today() > last, undated)

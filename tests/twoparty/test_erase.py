@@ -17,9 +17,10 @@ from ledger.store.db import Store
 from ledger.store.files import NewFile
 from ledger.workspace import Workspace
 from tests.anchor.test_faults import Fault, Killed
-from tests.conftest import CATALOG, Pair, Party, permit
+from tests.conftest import CATALOG, Pair, Party, permit, withdrawn
 from tests.databases import Database
 from tests.spine.test_postgres_store import pair_on_postgres
+from tests.twoparty.conftest import Channel
 
 __all__ = ["pair_on_postgres"]
 
@@ -348,6 +349,37 @@ def test_the_sender_erases_in_every_stream_and_is_told_whom_to_tell(own: Pair) -
     assert erased(own.city, SECRET["no"])["due"] == []
     assert mentioning(own.city) == set()
     clean(own.city)
+
+
+def test_a_receive_after_an_erasure_says_erased_and_is_closed(pair: Pair) -> None:
+    pair.deliver("B1", [permit(1), permit(2)])
+    remove(pair, "A-2")
+    erased(pair.city, "A-2")
+    words = ("receive", "permits", str(pair.folder / "B1.csv"), "--batch", "B1", "--from", "guangdong")
+    told = pair.city.run(*words, "--json")
+    assert (told.code, told.json["verdict"], told.json["findings"]) == (0, "matched", [])
+    assert "不在所持之列" in told.json["notes"][-1]
+    night = pair.city.run("nightly", "--json")
+    # Nothing is looked at again each night because of it.
+    assert (night.code, night.json["received"]) == (0, [])
+    pair.sql("INSERT INTO permits VALUES ('A-2', 'x', 'y', '2022-01-01', '1')")
+    told = pair.city.run(*words, "--json")
+    assert [(f["kind"], f["reason"]["value"]) for f in told.json["findings"]] == [("not_withdrawn", "erased_here")]
+
+
+def test_what_the_sender_says_of_an_erased_record_is_learnt_without_a_file(channel: Channel) -> None:
+    channel.send("B1", [permit(1), permit(2)])
+    channel.land("B1", [permit(1), permit(2)])
+    channel.city.ok("receive", "permits", "--batch", "B1", "--from", "guangdong")
+    remove(channel.pair, "A-2")
+    erased(channel.city, "A-2")
+    # Record or withdrawal: without the key nobody here can tell, and it does not matter.
+    channel.send("B2", [withdrawn(2, "erased"), permit(3)])
+    channel.land("B2", [permit(3)])
+    told = channel.city.ok("receive", "permits", "--batch", "B2", "--from", "guangdong")
+    assert (told["verdict"], told["findings"]) == ("matched", [])
+    assert channel.city.ok("reconcile", "permits")["verdict"] == "matched"
+    clean(channel.city)
 
 
 # ---- refusals ----
