@@ -53,6 +53,7 @@ class _Draft:
     """A batch about to be recorded."""
 
     descriptor: Descriptor
+    catalog: Catalog
     built: Built
     archive: ArchiveWriter | None
 
@@ -145,7 +146,7 @@ def withdraw(job: Job, catalog: Catalog, keys: Sequence[str], *, reason: str, by
         builder = Builder(catalog, series, archive=archive)
         for tag, canonical in withdrawals.items():
             builder.add_withdrawal(tag, canonical, ledger.history.latest(ledger.history.find(tag)).subject_tag)
-        drafts = [_Draft(descriptor, builder.finish(catalog.id), archive)]
+        drafts = [_Draft(descriptor, catalog, builder.finish(catalog.id), archive)]
         _record(job, ledger, drafts, request, seconded)
     return _anchor(job, drafts)[0]
 
@@ -242,7 +243,8 @@ def _drafts(
             if keep.any():
                 builder.add_result(chunk, result_of(result, keep))
     drafts = [
-        _Draft(descriptor, builder.finish(reading.table.where), archive) for descriptor, _, builder, archive in begun
+        _Draft(descriptor, catalog, builder.finish(reading.table.where), archive)
+        for descriptor, _, builder, archive in begun
     ]
     for draft, (_, rows) in zip(drafts, wanted, strict=True):
         same = _sorted(draft.built.entries[:, TAG.start :])
@@ -269,7 +271,7 @@ def _record(
     """
     with job.store.write() as session:
         for draft in drafts:
-            save_batch(session, draft.descriptor, ledger.stream)
+            save_batch(session, draft.descriptor, ledger.stream, draft.catalog)
             entry_set = job.book.save_set(
                 session, draft.descriptor.batch_id.hex(), "lawful", draft.built, draft.archive
             )

@@ -76,7 +76,7 @@ def _take(job: Job, catalog: Catalog, key: ExchangeKey, stream: StreamId, number
     fresh = said is None or (said.size, said.root) != (built.size, built.root)
     if fresh:
         with job.store.write() as session:
-            save_batch(session, descriptor, stream)
+            save_batch(session, descriptor, stream, catalog)
             # What opens the entries is in the archives of the batches that were folded.
             entry_set = job.book.save_set(session, batch_id, "lawful", built, None)
             sketch = sketch_for(key, descriptor.batch_id, built) if stream.receiver else None
@@ -218,7 +218,7 @@ def receive(job: Job, catalog: Catalog, *, sender: str, number: str | None = Non
             refuse_withdrawals(job, awaited, held)
             notes += contradiction(awaited)
             with job.store.write() as session:
-                save_batch(session, batch.descriptor, stream)
+                save_batch(session, batch.descriptor, stream, awaited.catalog)
                 held_set = job.book.save_set(session, batch.batch_id, "held", held, archive)
                 propose(session, held_set, known_revisions=len(batch.received), sketch=_sketch(job, awaited, held))
     job.anchor()

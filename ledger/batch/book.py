@@ -6,9 +6,9 @@ bytes open its commitment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,12 +16,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger.batch.build import Built, root_hex
+from ledger.batch.declared import keep_declaration
 from ledger.batch.erasures import erased_of_catalog, erased_tags
-from ledger.batch.history import COMMITMENT, History, Version
+from ledger.batch.history import COMMITMENT, Bytes2D, History, Version
+from ledger.batch.series import Series, arrange
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
 from ledger.catalog import Catalog
 from ledger.descriptor import Descriptor, parse_descriptor
-from ledger.errors import StoreError
+from ledger.errors import InputError, StoreError
 from ledger.keys import CatalogKeys
 from ledger.record import open_canonical
 from ledger.store import models
@@ -43,14 +45,21 @@ class KnownBatch:
 
 @dataclass(frozen=True)
 class StreamLedger:
-    """A stream as this workspace knows it. `open` are announced batches whose lawful entries are not known here, `erased` the key tags
-    of records whose plaintext was removed here."""
+    """One series of a stream as this workspace knows it; of most streams there is but one. After a bridge the first of `known` is the
+    snapshot that the series begins with.
+
+    `open` are announced batches whose lawful entries are not known here, `erased` the key tags of records whose plaintext was removed
+    here. `left` are the keys that bridges left behind, newest series first (`batch.left`; empty where nobody asked for them), `notes`
+    (zh, en) what could not be looked at.
+    """
 
     stream: StreamId
     known: tuple[KnownBatch, ...]
     open: tuple[AnnouncedBatch, ...]
     history: History
     erased: frozenset[bytes] = frozenset()
+    left: tuple[LeftBehind, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
     @property
     def numbers(self) -> list[str]:
@@ -58,12 +67,45 @@ class StreamLedger:
         return [batch.announced.descriptor.batch for batch in self.known]
 
     def before(self, batch: AnnouncedBatch | None) -> History:
-        """The fold of the known batches that come before `batch` in the stream; all of them for a batch not yet on chain."""
-        return history_of([known for known in self.known if batch is None or _precedes(known.announced, batch)])
+        """The fold of the known batches that come before `batch` in the stream; all of them for a batch not yet on chain.
+
+        Live keys that bridges left behind are in it, first, under the tags of this series, so that a withdrawal finds its subject's tag
+        (formats F4). Its batches are not those of `known`.
+        """
+        known = [known for known in self.known if batch is None or _precedes(known.announced, batch)]
+        left = [it.retagged for it in reversed(self.left) if len(it.retagged)]
+        if not left:
+            return history_of(known)
+        parts = [(entries, np.zeros(len(entries), np.bool_)) for entries in left]
+        return History([*parts, *((it.entries.entries, it.entries.withdrawn) for it in known)])
 
     def after(self, batch: AnnouncedBatch) -> History:
         """The fold of the known batches that come after `batch`."""
         return history_of([known for known in self.known if _precedes(batch, known.announced)])
+
+
+@dataclass(frozen=True)
+class LeftBehind:
+    """Keys that are still compared under an older series: a bridge did not carry them, or they were withdrawn before it, and no later
+    batch anchored them again.
+
+    `ledger` is that series, `keys` its keys and catalog, `tags` the key tags there. `now` tells the tag in the present series where it
+    can be told, `named` (by that tag) the key fields in normal form; `retagged` are the live ones as entries: subject and key tag of
+    the present series, the old commitment.
+    """
+
+    ledger: StreamLedger
+    keys: CatalogKeys
+    tags: frozenset[bytes]
+    now: Mapping[bytes, bytes] = field(repr=False)
+    named: Mapping[bytes, Mapping[str, str]] = field(repr=False)
+    retagged: Bytes2D = field(repr=False)
+
+    @property
+    def live(self) -> frozenset[bytes]:
+        """Those of the tags whose record is live: it stands in no tree of the present series."""
+        history = self.ledger.history
+        return frozenset(tag for tag in self.tags - self.ledger.erased if history.live[history.find(tag)])
 
 
 class Book:
@@ -119,27 +161,51 @@ class Book:
             if parse_descriptor(batch.descriptor.encode()).key_id == key_id
         ]
 
-    def load_stream(self, streams: Streams, stream: StreamId, catalog: Catalog, keys: CatalogKeys) -> StreamLedger:
-        """The stream with every lawful entry set this workspace holds, each checked against the sender's anchor."""
+    def load_stream(
+        self, streams: Streams, stream: StreamId, catalog: Catalog, keys: CatalogKeys, series: Series | None = None
+    ) -> StreamLedger:
+        """A series of the stream (default: the newest) with every lawful entry set this workspace holds, each checked against the
+        sender's anchor; `keys` and `catalog` must be its own. What bridges left behind is `batch.left`'s to add.
+
+        InputError `series.other_catalog` for another catalog.
+        """
+        if series is None:
+            found = arrange(streams, stream).series
+            if not found:
+                with self.store.read() as session:
+                    return StreamLedger(stream, (), (), history_of([]), erased_tags(session, stream))
+            series = found[-1]
+        if series.told.catalog_digest != catalog.digest.hex():
+            raise InputError(
+                "series.other_catalog",
+                f"数据流现按目录 {series.told.catalog}（摘要 {series.told.catalog_digest[:16]}）上链，不是 {catalog.name}"
+                f"（{catalog.digest.hex()[:16]}）",
+                f"the stream stands under {series.told.catalog} (digest {series.told.catalog_digest[:16]}), not under {catalog.name} "
+                f"({catalog.digest.hex()[:16]})",
+                stream.catalog_id,
+            )
         known: list[KnownBatch] = []
         unknown: list[AnnouncedBatch] = []
         with self.store.read() as session:
             erased = erased_tags(session, stream)
-            for announced in streams.batches(stream):
-                anchor = announced.announced
-                if anchor is None:
+            for announced in series.batches:
+                entry_set = self.lawful_set(session, announced)
+                if entry_set is None:
                     unknown.append(announced)
-                    continue
-                sets = [s for s in self.sets(session, announced.batch_id, "lawful") if s.root == anchor.root]
-                if not sets or sets[-1].size != anchor.size:
-                    unknown.append(announced)
-                    continue
-                entries = self.read_set(sets[-1])
-                known.append(KnownBatch(announced, sets[-1], entries))
+                else:
+                    known.append(KnownBatch(announced, entry_set, self.read_set(entry_set)))
         ledger = StreamLedger(stream, tuple(known), tuple(unknown), history_of(known), erased)
         for batch in known:
             self._check_withdrawals(batch, catalog, keys, erased)
         return ledger
+
+    def lawful_set(self, session: Session, batch: AnnouncedBatch) -> models.EntrySet | None:
+        """The entries of a batch as its sender last anchored them, if they are on record here."""
+        anchor = batch.announced
+        if anchor is None:
+            return None
+        sets = [it for it in self.sets(session, batch.batch_id, "lawful") if it.root == anchor.root]
+        return sets[-1] if sets and sets[-1].size == anchor.size else None
 
     def _check_withdrawals(
         self, batch: KnownBatch, catalog: Catalog, keys: CatalogKeys, erased: frozenset[bytes]
@@ -265,8 +331,12 @@ class Book:
         return swept
 
 
-def save_batch(session: Session, descriptor: Descriptor, stream: StreamId) -> models.Batch:
-    """Record a batch, or return it if it is recorded already; StoreError if its number stands under another descriptor."""
+def save_batch(session: Session, descriptor: Descriptor, stream: StreamId, catalog: Catalog) -> models.Batch:
+    """Record a batch and what its catalog declares, or return it if it is recorded already; StoreError if its number stands under another
+    descriptor. ValueError unless `catalog` is the descriptor's."""
+    if catalog.digest.hex() != descriptor.catalog_digest:
+        raise ValueError(f"a batch of {descriptor.catalog} is recorded with the catalog {catalog.name}")
+    keep_declaration(session, catalog)
     batch_id = descriptor.batch_id.hex()
     row = session.get(models.Batch, batch_id)
     if row is not None:

@@ -7,6 +7,7 @@ how to show and keep values; that is taken from the present file, and where that
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,7 +24,8 @@ def keep_declaration(session: Session, catalog: Catalog) -> None:
     """Keep what `catalog` declares, once."""
     digest = catalog.digest.hex()
     if session.get(models.Declaration, digest) is None:
-        session.add(models.Declaration(digest=digest, text=catalog.declaration.decode(), created_at=models.now_text()))
+        moment = models.utc_text(datetime.now(UTC))
+        session.add(models.Declaration(digest=digest, text=catalog.declaration.decode(), created_at=moment))
         session.flush()
 
 

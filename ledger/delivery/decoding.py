@@ -140,7 +140,7 @@ def _add_rows(job: Job, incoming: Incoming, builder: Builder, theirs: Entries) -
 def _save_lawful(job: Job, incoming: Incoming, built: Built, archive: ArchiveWriter | None) -> None:
     """Record `built` as the lawful entries of the batch."""
     with job.store.write() as session:
-        save_batch(session, incoming.batch.descriptor, incoming.stream)
+        save_batch(session, incoming.batch.descriptor, incoming.stream, incoming.catalog)
         job.book.save_set(session, incoming.batch.batch_id, "lawful", built, archive)
 
 

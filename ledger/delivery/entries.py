@@ -14,6 +14,7 @@ import numpy as np
 
 from ledger.batch.book import save_batch
 from ledger.batch.build import Built, root_hex
+from ledger.batch.declared import catalog_of
 from ledger.batch.job import Job
 from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
@@ -105,7 +106,7 @@ def import_entries(job: Job, catalog: Catalog, file: Path, *, number: str, party
         nothing_withdrawn = np.zeros(len(given), np.bool_)
         built = Built(given, nothing_withdrawn, np.full(len(given), NO_FRAME, np.uint32), record.size, record.root)
         with job.store.write() as session:
-            save_batch(session, batch.descriptor, batch.stream)
+            save_batch(session, batch.descriptor, batch.stream, catalog_of(job.workspace, session, batch.descriptor))
             job.book.save_set(session, batch.batch_id, role, built, None)
         return Exchanged(batch, record)
     incoming = expect(job, catalog, number=number, sender=party)

@@ -112,10 +112,10 @@ def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
         lawful = (built.size, built.root) == (anchor.size, anchor.root)
         if lawful and not any(k.announced.batch_id == incoming.batch.batch_id for k in ledger.known):
             with job.store.write() as session:
-                save_batch(session, incoming.batch.descriptor, incoming.stream)
+                save_batch(session, incoming.batch.descriptor, incoming.stream, incoming.catalog)
                 job.book.save_set(session, incoming.batch.batch_id, "lawful", built, archive)
     with job.store.write() as session:
-        save_batch(session, incoming.batch.descriptor, incoming.stream)
+        save_batch(session, incoming.batch.descriptor, incoming.stream, incoming.catalog)
         _record_arrival(session, incoming, file, builder.rows)
     return Delivered(built, lawful, len(builder.bad), ignored, notes)
 

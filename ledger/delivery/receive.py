@@ -134,7 +134,7 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
             return _undetermined(batch, learnt.notes)
         sketch = None if equal else _sketch(job, incoming, held)
         with job.store.write() as session:
-            save_batch(session, batch.descriptor, incoming.stream)
+            save_batch(session, batch.descriptor, incoming.stream, catalog)
             # Landed rows that are what the sender anchored are the lawful entries, and the archive is theirs.
             proven = known is None and equal and not held.withdrawn.any()
             if proven:

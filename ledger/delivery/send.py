@@ -75,7 +75,7 @@ def send(
         else:
             built, ignored, notes = _from_source(job, catalog, builder, number), (), ()
         with job.store.write() as session:
-            save_batch(session, descriptor, stream)
+            save_batch(session, descriptor, stream, catalog)
             entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)
             sketch = sketch_for(key, descriptor.batch_id, built, cells)
             propose(session, entry_set, known_revisions=0 if known is None else len(known.sent), sketch=sketch)

@@ -90,7 +90,7 @@ def resend(job: Job, case: Case, *, number: str, out: Path | None) -> Resent:
         built = builder.finish(catalog.id)
         _check_number(known, batch_id, built)
         with job.store.write() as session:
-            save_batch(session, descriptor, stream)
+            save_batch(session, descriptor, stream, catalog)
             entry_set = job.book.save_set(session, batch_id, "lawful", built, archive)
             sketch = sketch_for(key, descriptor.batch_id, built)
             propose(session, entry_set, known_revisions=0 if known is None else len(known.sent), sketch=sketch)
