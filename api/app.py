@@ -14,7 +14,18 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 
-from api import batches, catalogs, counterparts, findings, health, metrics, reconciliations, records, verification
+from api import (
+    batches,
+    catalogs,
+    counterparts,
+    disputes,
+    findings,
+    health,
+    metrics,
+    reconciliations,
+    records,
+    verification,
+)
 from api.bodies import BODY_SECONDS, BodyLimit
 from api.gate import Gate
 from api.limits import Limiter
@@ -67,7 +78,18 @@ def create_app() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     install(app)
-    for module in (reconciliations, findings, catalogs, counterparts, records, batches, verification, health, metrics):
+    for module in (
+        reconciliations,
+        findings,
+        catalogs,
+        counterparts,
+        disputes,
+        records,
+        batches,
+        verification,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=float(os.environ.get(BODY, BODY_SECONDS)))
     app.add_middleware(Gate, requests=requests)

@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 GAS_CAP = 16_777_216
 """EIP-7825: no transaction may ask for more gas than this."""
-MAX_CALL_BYTES = 120_000
-"""Common clients refuse a transaction above 128 KiB as a whole."""
-CLAIMS_PER_TRANSACTION = 100
-"""About 9 million gas; some networks admit less (a transaction limit of 3 million is about 30)."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +118,41 @@ def deploy_data() -> bytes:
     return anchor_registry().bytecode
 
 
-def groups(claims: Sequence[Claim], most: int = CLAIMS_PER_TRANSACTION) -> Iterator[list[Claim]]:
-    """`claims` in order, cut into lists that fit one transaction each: at most `most` of them and MAX_CALL_BYTES."""
+def packed(
+    rpc: Rpc, sender: str, to: str, claims: Sequence[Claim], *, most_claims: int, most_bytes: int, most_gas: int
+) -> Iterator[list[Claim]]:
+    """`claims` in order, in lists for one transaction each (`groups`), which are halved until the node, too, says that they fit.
+
+    The node is asked about a list when it is taken, that is, when those before it have been sent. What the contract refuses is not cut:
+    `prepare` says why.
+    """
+    for group in groups(claims, most_claims=most_claims, most_bytes=most_bytes, most_gas=most_gas):
+        yield from _halved(rpc, sender, to, group, most_gas)
+
+
+def groups(claims: Sequence[Claim], *, most_claims: int, most_bytes: int, most_gas: int) -> Iterator[list[Claim]]:
+    """`claims` in order, cut into lists within the three bounds, as far as can be planned; one too large for a bound goes alone."""
     group: list[Claim] = []
-    length = 0
+    length, content = _CALL_HEAD, 0
     for claim in claims:
-        # Seven words, and the two byte strings padded to words.
-        size = 8 * 32 + len(claim.descriptor) + 31 + len(claim.sketch) + 31
-        if group and (len(group) >= most or length + size > MAX_CALL_BYTES):
+        more, inside = _call_bytes(claim), len(claim.descriptor) + len(claim.sketch)
+        gas = planned_gas(len(group) + 1, length + more, content + inside)
+        if group and (len(group) >= most_claims or length + more > most_bytes or gas > most_gas):
             yield group
-            group, length = [], 0
+            group, length, content = [], _CALL_HEAD, 0
         group.append(claim)
-        length += size
+        length, content = length + more, content + inside
     if group:
         yield group
+
+
+def planned_gas(claims: int, length: int, content: int) -> int:
+    """The gas to allow for so many claims in `length` bytes of call data, `content` of them descriptors and sketches.
+
+    Measured, and a little above it: what writing costs, but at least what the data of a transaction cost by themselves (EIP-7623: 40 a
+    byte), which counts where there are sketches. And a fifth, as in `estimate_gas`.
+    """
+    return max(60_000 + 80_000 * claims + 26 * content, 21_000 + 40 * length) * 6 // 5
 
 
 # ---- build and sign ----
@@ -173,8 +190,9 @@ def estimate_gas(rpc: Rpc, sender: str, to: str | None, data: bytes) -> int:
     if estimate > GAS_CAP:
         raise ChainError(
             "chain.gas",
-            f"该交易需 {estimate} gas，超过单笔上限 {GAS_CAP}；请减少每笔交易的批次数",
-            f"the transaction needs {estimate} gas, more than the {GAS_CAP} one may use; anchor fewer batches in each",
+            f"该交易需 {estimate} gas，超过单笔上限 {GAS_CAP}；请减少每笔交易的批次数（chain.most_gas）或差异摘要的单元数（--cells）",
+            f"the transaction needs {estimate} gas, more than the {GAS_CAP} one may use; anchor fewer batches in each (chain.most_gas) or "
+            "with smaller sketches (--cells)",
             rpc.where,
         )
     return min(estimate * 6 // 5, GAS_CAP)
@@ -294,6 +312,38 @@ _ANSWERS = (
         Outcome.REFUSED,
     ),
 )
+
+
+# A selector, where the list begins, how long it is.
+_CALL_HEAD = 4 + 2 * 32
+
+
+def _call_bytes(claim: Claim) -> int:
+    """What a claim takes of the call data: eight words, and its two byte strings padded to words."""
+    return 8 * 32 + sum(-(-len(data) // 32) * 32 for data in (claim.descriptor, claim.sketch))
+
+
+def _halved(rpc: Rpc, sender: str, to: str, group: list[Claim], most_gas: int) -> Iterator[list[Claim]]:
+    if len(group) == 1 or _affordable(rpc, sender, to, encode_anchor(group), most_gas):
+        yield group
+        return
+    middle = len(group) // 2
+    yield from _halved(rpc, sender, to, group[:middle], most_gas)
+    yield from _halved(rpc, sender, to, group[middle:], most_gas)
+
+
+def _affordable(rpc: Rpc, sender: str, to: str, data: bytes, most_gas: int) -> bool:
+    try:
+        return estimate_gas(rpc, sender, to, data) <= most_gas
+    except Refused:
+        return True
+    except RpcAnswered:
+        # Clients say in their own words that a block or a call has not so much gas. Whatever else it is, one claim alone will be told.
+        return False
+    except ChainError as error:
+        if error.code == "chain.gas":
+            return False
+        raise
 
 
 def _call(sender: str, to: str | None, data: bytes) -> dict[str, str]:

@@ -40,7 +40,7 @@ def test_every_address_of_the_api_is_on_the_page(server: Server) -> None:
         if path == "/v1/catalogs/{id}/proof":
             continue  # the form with ?key= of what is shown with the key in the path
         shown = re.escape(path).replace(r"\{key\}", "A-1").replace(r"\{id\}", "(permits|\\$RUN|1)")
-        shown = shown.replace(r"\{party\}", "guangdong")
+        shown = shown.replace(r"\{party\}", "guangdong").replace(r"\{number\}", "1")
         shown = shown.replace(r"\{batch_id\}", r"\$BATCH")
         if path == "/v1/catalogs/{id}":
             shown = "/v1/catalogs"
