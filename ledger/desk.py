@@ -18,6 +18,7 @@ from ledger.anchor.link import Link, open_link
 from ledger.batch.book import Book, StreamLedger
 from ledger.batch.erasures import erased_tags
 from ledger.batch.job import Job
+from ledger.batch.series import Series, arrange
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams, read_streams
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord, RegistryView
@@ -89,49 +90,53 @@ class _Basis:
     erased: frozenset[bytes]
 
 
+_Name = tuple[StreamId, int]
+"""A stream and the number of one of its series."""
+
+
 class _KeepingBook(Book):
     """Streams once loaded stay open while anchors and entry sets are what they were; a stream is loaded by one thread."""
 
     def __init__(self, workspace: Workspace, store: Store) -> None:
         super().__init__(workspace, store)
-        self._kept: OrderedDict[StreamId, tuple[_Basis, StreamLedger]] = OrderedDict()
+        self._kept: OrderedDict[_Name, tuple[_Basis, StreamLedger]] = OrderedDict()
         self._guard = threading.Lock()
-        self._loading: defaultdict[StreamId, threading.Lock] = defaultdict(threading.Lock)
+        self._loading: defaultdict[_Name, threading.Lock] = defaultdict(threading.Lock)
 
-    def load_stream(self, streams: Streams, stream: StreamId, catalog: Catalog, keys: CatalogKeys) -> StreamLedger:
+    def load_stream(
+        self, streams: Streams, stream: StreamId, catalog: Catalog, keys: CatalogKeys, series: Series | None = None
+    ) -> StreamLedger:
+        if series is None:
+            found = arrange(streams, stream).series
+            series = found[-1] if found else None
+        if series is None:
+            return super().load_stream(streams, stream, catalog, keys)
+        name = (stream, series.number)
         with self._guard:
-            loading = self._loading[stream]
+            loading = self._loading[name]
         with loading:
-            basis = self._basis(streams, stream, keys)
-            kept = self._kept.get(stream)
+            basis = self._basis(stream, series, keys)
+            kept = self._kept.get(name)
             if kept is None or kept[0] != basis:
                 # The sets are read again inside: one that came in between makes the stream newer than its basis, and it is
                 # loaded once more next time.
-                kept = (basis, super().load_stream(streams, stream, catalog, keys))
+                kept = (basis, super().load_stream(streams, stream, catalog, keys, series))
             with self._guard:
-                self._kept[stream] = kept
-                self._kept.move_to_end(stream)
+                self._kept[name] = kept
+                self._kept.move_to_end(name)
                 while len(self._kept) > KEPT_STREAMS:
                     self._kept.popitem(last=False)
             return kept[1]
 
-    def _basis(self, streams: Streams, stream: StreamId, keys: CatalogKeys) -> _Basis:
-        # A snapshot changes nothing of what is lawful.
-        batches = streams.batches(stream)
+    def _basis(self, stream: StreamId, series: Series, keys: CatalogKeys) -> _Basis:
+        # A snapshot changes nothing of what is lawful, but for the one that a series begins with.
         row = models.EntrySet
         chosen = (
             select(row.id, row.root, row.size, row.entries_sha256)
-            .join(models.Batch, models.Batch.id == row.batch_id)
-            .where(
-                models.Batch.catalog_id == stream.catalog_id,
-                models.Batch.sender_party == stream.sender,
-                models.Batch.receiver_party == stream.receiver,
-                models.Batch.kind != "snapshot",
-                row.role == "lawful",
-            )
+            .where(row.batch_id.in_([batch.batch_id for batch in series.batches]), row.role == "lawful")
             .order_by(row.id)
         )
         with self.store.read() as session:
             sets = tuple((it.id, it.root, it.size, it.entries_sha256) for it in session.execute(chosen))
             erased = erased_tags(session, stream)
-        return _Basis(batches, sets, keys, erased)
+        return _Basis(series.batches, sets, keys, erased)

@@ -29,7 +29,8 @@ from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG, EntryIndex, words_of
 from ledger.reconcile.approval import Asked, Proposed, Request, Seconded, close, lapse, person, propose_all, review
 from ledger.reconcile.findings import Finding, Kind
-from ledger.reconcile.source import Reading, Reconciliation, load_ledger, read_and_compare
+from ledger.reconcile.lawful import load_ledger
+from ledger.reconcile.source import Reading, Reconciliation, read_and_compare
 from ledger.record import MASK, REASONS, record_key, withdrawal
 from ledger.store import models
 from ledger.store.archive import ArchiveWriter

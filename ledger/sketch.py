@@ -11,7 +11,9 @@ match. So an uncertified result is only ever shown as partial.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import struct
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +29,10 @@ CELL_SIZE = 72
 MIN_CELLS, MAX_CELLS = 4, 1800
 DEFAULT_CELLS = 256
 _QUARTERS = 4
-_HASH_BLOCK = 1 << 16
+_WORDS = ENTRY_SIZE // 8
+# So many entries at a time, with all that is computed of them, stay in the processor's cache.
+_BLOCK = 1 << 14
+_HASHED = struct.Struct(f"{1 + ENTRY_SIZE}s")
 _CELL = np.dtype([("count", ">i4"), ("entries", "V64"), ("checks", ">u4")])
 
 Entries = npt.NDArray[np.uint8]
@@ -82,25 +87,30 @@ class Difference:
     certified: bool
 
 
-def build(entries: Entries, cells: int, leaves: Entries | None = None) -> Sketch:
-    """The sketch of `entries` (n,64) in `cells` cells; InputError `sketch.cells`. `leaves` are their leaf hashes, if they are at hand."""
+def build(entries: Entries, cells: int) -> Sketch:
+    """The sketch of `entries` (n,64), in any order, in `cells` cells; InputError `sketch.cells`."""
     check_cells(cells)
-    hashes = leaf_hashes(entries) if leaves is None else leaves
-    places, checks = _places(hashes, cells)
-    words = np.ascontiguousarray(entries).view(np.uint64)
-    counts = np.zeros(cells, np.int64)
-    sums = np.zeros((cells, ENTRY_SIZE // 8), np.uint64)
-    check_sums = np.zeros(cells, np.uint32)
-    columns = [np.ascontiguousarray(words[:, word]) for word in range(words.shape[1])]
-    for quarter in range(_QUARTERS):
-        place = np.ascontiguousarray(places[:, quarter])
-        counts += np.bincount(place, minlength=cells)
-        for word, column in enumerate(columns):
-            line = np.zeros(cells, np.uint64)
-            np.bitwise_xor.at(line, place, column)
-            sums[:, word] ^= line
-        np.bitwise_xor.at(check_sums, place, checks)
-    return Sketch(counts, sums, check_sums)
+    quarter = cells // _QUARTERS
+    counts = np.zeros((_QUARTERS, quarter), np.int64)
+    # The words of the entries and, in the last column, the checks.
+    sums = np.zeros((_QUARTERS, quarter, _WORDS + 1), np.uint64)
+    for start in range(0, len(entries), _BLOCK):
+        block = np.ascontiguousarray(entries[start : start + _BLOCK])
+        words = np.ascontiguousarray(_hashed(0, block)[:, :20]).view(">u4").astype(np.uint32)
+        rows = np.empty((len(block), _WORDS + 1), np.uint64)
+        rows[:, :_WORDS] = block.view(np.uint64)
+        rows[:, _WORDS] = words[:, _QUARTERS]
+        for j in range(_QUARTERS):
+            places = (words[:, j] % np.uint32(quarter)).astype(np.uint16)
+            # With the entries of one cell side by side, a cell is one run.
+            order = np.argsort(places, kind="stable")
+            lengths = np.bincount(places, minlength=quarter)
+            used = np.flatnonzero(lengths)
+            starts = (np.cumsum(lengths) - lengths)[used]
+            sums[j, used] ^= np.bitwise_xor.reduceat(rows[order], starts, axis=0)
+            counts[j] += lengths
+    flat = sums.reshape(cells, _WORDS + 1)
+    return Sketch(counts.reshape(cells), flat[:, :_WORDS].copy(), flat[:, _WORDS].astype(np.uint32))
 
 
 def parse(data: bytes, size: int, where: str = "") -> Sketch:
@@ -117,7 +127,7 @@ def parse(data: bytes, size: int, where: str = "") -> Sketch:
         raise _malformed(
             f"各段计数之和为 {sums.tolist()}，应为 {size}", f"the quarters count {sums.tolist()}, not {size}", where
         )
-    words = np.frombuffer(read["entries"].tobytes(), np.uint64).reshape(-1, ENTRY_SIZE // 8)
+    words = np.frombuffer(read["entries"].tobytes(), np.uint64).reshape(-1, _WORDS)
     return Sketch(counts, words.copy(), read["checks"].astype(np.uint32))
 
 
@@ -139,9 +149,8 @@ def default_cells(entries: Entries) -> int:
     size = len(entries)
     # The next multiple of 4 that is at least 1.5 size + 24, in whole numbers.
     cells = min(DEFAULT_CELLS, -(-(3 * size + 48) // 8) * 4)
-    leaves = leaf_hashes(entries) if cells < DEFAULT_CELLS else None
     while cells < DEFAULT_CELLS:
-        peeled = peel(build(entries, cells, leaves))
+        peeled = peel(build(entries, cells))
         if peeled.complete and len(peeled.only_ours) == size:
             return cells
         cells += 4
@@ -164,52 +173,41 @@ def check_cells(cells: int, where: str = "") -> None:
         )
 
 
-def leaf_hashes(entries: Entries) -> Entries:
-    """The leaf hash of each entry (formats F5), (n,32)."""
-    sha256 = hashlib.sha256
-    parts: list[bytes] = []
-    for start in range(0, len(entries), _HASH_BLOCK):
-        block = entries[start : start + _HASH_BLOCK]
-        marked = np.zeros((len(block), 1 + ENTRY_SIZE), np.uint8)
-        marked[:, 1:] = block
-        data = marked.tobytes()
-        parts.append(b"".join([sha256(data[at : at + 65]).digest() for at in range(0, len(data), 65)]))
-    return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, merkle.HASH_SIZE)
-
-
 def peel(difference: Sketch) -> Peeled:
     """Take the entries out of a difference, round by round, until no cell gives one away.
 
-    Ends for every input: an entry that comes twice, or with both signs, or the one after m of them, stops it, and the round that stops
-    adds nothing.
+    Ends for every input, having looked into m cells and again into the four of each entry it took out, of which there are at most m. An
+    entry that comes twice, or with both signs, or the one after m of them, stops it, and the round that stops adds nothing.
     """
     counts, sums, checks = difference.counts.copy(), difference.entries.copy(), difference.checks.copy()
     cells = len(counts)
-    places_of = _finder(cells)
     found: dict[bytes, int] = {}
+    # A cell that gave nothing away gives nothing away until an entry is taken out of it.
+    changed: Sequence[int] = range(cells)
     while True:
-        fresh: dict[bytes, int] = {}
-        for cell in np.flatnonzero(np.abs(counts) == 1).tolist():
-            entry = sums[cell].tobytes()
-            places, check = places_of(entry)
-            if check != checks[cell] or cell not in places:
-                continue
+        fresh: dict[bytes, _Cells] = {}
+        for cell in changed:
             sign = int(counts[cell])
-            if entry in found or fresh.get(entry, sign) != sign:
+            if sign not in (1, -1):
+                continue
+            entry = sums[cell].tobytes()
+            it = _cells_of(entry, cells, sign)
+            if it.check != checks[cell] or cell not in it.places:
+                continue
+            if entry in found or fresh.get(entry, it) != it:
                 return _peeled(found, complete=False)
-            fresh[entry] = sign
+            fresh[entry] = it
         if not fresh:
             break
         if len(found) + len(fresh) > cells:
             return _peeled(found, complete=False)
-        for entry, sign in fresh.items():
-            places, check = places_of(entry)
-            words = np.frombuffer(entry, np.uint64)
-            for cell in places:
-                counts[cell] -= sign
-                sums[cell] ^= words
-                checks[cell] ^= np.uint32(check)
-        found |= fresh
+        for entry, it in fresh.items():
+            places = list(it.places)
+            counts[places] -= it.sign
+            sums[places] ^= np.frombuffer(entry, np.uint64)
+            checks[places] ^= np.uint32(it.check)
+            found[entry] = it.sign
+        changed = sorted({cell for it in fresh.values() for cell in it.places})
     return _peeled(found, complete=not (counts.any() or sums.any() or checks.any()))
 
 
@@ -217,13 +215,7 @@ def certify(ours: Entries, peeled: Peeled, size: int, root: bytes) -> Difference
     """What was peeled, certified if it turns `ours` (strictly ascending) into entries of the other side's anchored `size` and `root`."""
     differs = _pairs(peeled.only_ours, peeled.only_theirs)
     theirs = apply_difference(ours, peeled.only_ours, peeled.only_theirs) if peeled.complete else None
-    certified = (
-        theirs is not None
-        and len(theirs) == size
-        and not duplicate_tags(ours)
-        and not duplicate_tags(theirs)
-        and merkle.root_of(_bytes_of(theirs)) == (size, root)
-    )
+    certified = theirs is not None and len(theirs) == size and _root_of(theirs) == root
     return Difference(peeled.only_ours, peeled.only_theirs, differs, certified)
 
 
@@ -241,37 +233,60 @@ def compare(ours: Entries, theirs: Entries) -> Difference:
 
 
 def apply_difference(ours: Entries, only_ours: Entries, only_theirs: Entries) -> Entries | None:
-    """The other side's entries, sorted; None if `only_ours` are not all ours or one of `only_theirs` is."""
-    mine = _as_set(ours)
-    gone = np.isin(mine, _as_set(only_ours))
-    if int(gone.sum()) != len(only_ours) or np.isin(_as_set(only_theirs), mine).any():
+    """`ours` (strictly ascending) without `only_ours`, with `only_theirs`: the other side's entries, ascending.
+
+    None unless `only_ours` are all ours, none of `only_theirs` is, and no key tag occurs twice, here or there.
+    """
+    if duplicate_tags(ours) or duplicate_tags(only_ours) or duplicate_tags(only_theirs):
         return None
-    theirs = np.concatenate([ours[~gone], only_theirs])
-    return theirs[sort_entries(theirs)]
+    index = EntryIndex(ours)
+    gone = index.lookup(np.ascontiguousarray(only_ours[:, TAG]))
+    if (gone < 0).any() or (ours[gone] != only_ours).any():
+        return None
+    met = index.lookup(np.ascontiguousarray(only_theirs[:, TAG]))
+    known = met >= 0
+    if not np.isin(met[known], gone).all() or (ours[met[known]] == only_theirs[known]).all(axis=1).any():
+        return None
+    kept = np.delete(ours, gone, axis=0)
+    added = only_theirs[sort_entries(only_theirs)]
+    before = [bisect_left(range(len(kept)), it.tobytes(), key=lambda row: kept[row].tobytes()) for it in added]
+    return np.insert(kept, before, added, axis=0)
 
 
-def _places(hashes: Entries, cells: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """The four cells of each leaf hash, (n,4), and its check, (n,)."""
-    words = np.ascontiguousarray(hashes[:, :20]).view(">u4").astype(np.uint32)
+def _hashed(mark: int, rows: Entries) -> Entries:
+    """SHA-256 of `mark` and each row of 64 bytes, (n,32): of entries the leaves (mark 0), of pairs of hashes the nodes (1) of F5."""
+    sha256 = hashlib.sha256
+    parts: list[bytes] = []
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        marked = np.full((len(block), 1 + ENTRY_SIZE), mark, np.uint8)
+        marked[:, 1:] = block
+        parts.append(b"".join([sha256(it).digest() for (it,) in _HASHED.iter_unpack(marked.tobytes())]))
+    return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, merkle.HASH_SIZE)
+
+
+def _root_of(entries: Entries) -> bytes:
+    """The root that `merkle.root_of` gives, a level at a time: what has no sibling goes up as it is."""
+    level = _hashed(0, entries)
+    while len(level) > 1:
+        paired = len(level) & ~1
+        level = np.concatenate([_hashed(1, level[:paired].reshape(-1, ENTRY_SIZE)), level[paired:]])
+    return level[0].tobytes() if len(level) else merkle.EMPTY_ROOT
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Where an entry stands, what it adds to the checks, and with which sign it came."""
+
+    places: tuple[int, ...]
+    check: int
+    sign: int
+
+
+def _cells_of(entry: bytes, cells: int, sign: int) -> _Cells:
     quarter = cells // _QUARTERS
-    places = (words[:, :_QUARTERS] % np.uint32(quarter)).astype(np.int64)
-    return places + np.arange(_QUARTERS) * quarter, np.ascontiguousarray(words[:, _QUARTERS])
-
-
-def _finder(cells: int) -> Callable[[bytes], tuple[tuple[int, ...], int]]:
-    """Cells and check of an entry, remembered: a cell that does not peel is looked at again in every round."""
-    quarter = cells // _QUARTERS
-    known: dict[bytes, tuple[tuple[int, ...], int]] = {}
-
-    def places_of(entry: bytes) -> tuple[tuple[int, ...], int]:
-        if entry not in known:
-            leaf = merkle.leaf_hash(entry)
-            words = [int.from_bytes(leaf[at : at + 4], "big") for at in range(0, 20, 4)]
-            places = tuple(j * quarter + words[j] % quarter for j in range(_QUARTERS))
-            known[entry] = places, words[_QUARTERS]
-        return known[entry]
-
-    return places_of
+    words = struct.unpack_from(">5I", merkle.leaf_hash(entry))
+    return _Cells(tuple(j * quarter + words[j] % quarter for j in range(_QUARTERS)), words[_QUARTERS], sign)
 
 
 def _peeled(found: dict[bytes, int], *, complete: bool) -> Peeled:
@@ -302,11 +317,6 @@ def _single(entries: Entries) -> Entries:
 
 def _as_set(entries: Entries) -> npt.NDArray[np.void]:
     return np.ascontiguousarray(entries).view("V64").reshape(-1)
-
-
-def _bytes_of(entries: Entries) -> list[bytes]:
-    data = entries.tobytes()
-    return [data[at : at + ENTRY_SIZE] for at in range(0, len(data), ENTRY_SIZE)]
 
 
 def _malformed(zh: str, en: str, where: str) -> InputError:

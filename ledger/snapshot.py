@@ -32,7 +32,7 @@ from ledger.descriptor import Descriptor, batch_number
 from ledger.errors import InputError
 from ledger.keys import CatalogKeys, ExchangeKey
 from ledger.reconcile.findings import Verdict
-from ledger.reconcile.source import open_settled
+from ledger.reconcile.lawful import open_settled
 from ledger.sketch import CELL_SIZE
 from ledger.store import models
 

@@ -109,6 +109,9 @@ class Workspace:
                 str(self.root / "duizhang.toml"),
             )
         unknown = set(source.columns) - set(catalog.by_name)
+        if unknown and catalog.id in self.catalogs:
+            # An older version may lack fields that the present one has.
+            unknown -= set(self.catalogs[catalog.id].catalog.by_name)
         if unknown:
             raise InputError(
                 "source.columns",

@@ -16,7 +16,7 @@ from ledger.anchor.outbox import settle, store_signed, unfinished
 from ledger.chain.account import load_account
 from ledger.chain.identity import Block
 from ledger.chain.registry import AnchorRecord, RegistryView
-from ledger.chain.transactions import Claim, encode_anchor, groups
+from ledger.chain.transactions import Claim, encode_anchor, packed
 from ledger.chain.view import time_utc
 from ledger.errors import ChainError
 from ledger.store import models
@@ -86,7 +86,16 @@ def anchor_open(workspace: Workspace, store: Store, link: Link) -> int:
         }
         account = load_account(workspace.keystore, workspace.password_file)
         by_claim = {id(value): key for key, value in wanted.items()}
-        for group in groups(list(wanted.values())):
+        chain = workspace.config.chain
+        for group in packed(
+            link.rpc,
+            str(account.address).lower(),
+            link.identity.contract,
+            list(wanted.values()),
+            most_claims=chain.most_claims,
+            most_bytes=chain.most_bytes,
+            most_gas=chain.most_gas,
+        ):
             with store.write() as session:
                 row = store_signed(
                     session, link, account, "anchor", encode_anchor(group), to=link.identity.contract, moment=_now()

@@ -168,7 +168,8 @@ def prepare(
     """
     sender = str(account.address).lower()
     preflight(rpc, sender, to, data)
-    gas = estimate_gas(rpc, sender, to, data)
+    # With a fifth on top it must still fit a block, else no block ever takes it.
+    gas = min(estimate_gas(rpc, sender, to, data), block_gas(rpc))
     number = next_nonce(rpc, sender) if nonce is None else nonce
     return sign(account, chain_id=chain_id, nonce=number, to=to, data=data, gas=gas, fees=current_fees(rpc))
 
@@ -196,6 +197,14 @@ def estimate_gas(rpc: Rpc, sender: str, to: str | None, data: bytes) -> int:
             rpc.where,
         )
     return min(estimate * 6 // 5, GAS_CAP)
+
+
+def block_gas(rpc: Rpc) -> int:
+    """The gas that a block, and so a transaction, may use at most, as far as the node says so; never more than GAS_CAP."""
+    block = rpc.call("eth_getBlockByNumber", "latest", False)
+    limit = block.get("gasLimit") if isinstance(block, dict) else None
+    # Some chains count no gas and say 0.
+    return min(quantity(limit, "gasLimit") or GAS_CAP, GAS_CAP) if limit is not None else GAS_CAP
 
 
 def current_fees(rpc: Rpc) -> Fees:
@@ -334,7 +343,7 @@ def _halved(rpc: Rpc, sender: str, to: str, group: list[Claim], most_gas: int) -
 
 def _affordable(rpc: Rpc, sender: str, to: str, data: bytes, most_gas: int) -> bool:
     try:
-        return estimate_gas(rpc, sender, to, data) <= most_gas
+        return estimate_gas(rpc, sender, to, data) <= min(most_gas, block_gas(rpc))
     except Refused:
         return True
     except RpcAnswered:

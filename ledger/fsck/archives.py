@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ledger.batch.book import Book
-from ledger.catalog import Catalog
+from ledger.batch.declared import catalog_of
 from ledger.descriptor import Descriptor
-from ledger.errors import InputError, LedgerError
+from ledger.errors import LedgerError
 from ledger.fsck.report import SHOWN, Check
 from ledger.fsck.tables import Tables
 from ledger.kernel.sorting import EntryIndex
@@ -27,6 +27,7 @@ class Opener:
     """Finds what opens the records of a batch: the catalog it was anchored under and the exchange key it names."""
 
     workspace: Workspace
+    book: Book
     tables: Tables
     _keys: dict[tuple[str, str, str], CatalogKeys] = field(default_factory=dict)
 
@@ -36,7 +37,9 @@ class Opener:
         known = (party, told.key_id, told.catalog_digest)
         if known not in self._keys:
             key = self.workspace.key_by_id(party, told.key_id)
-            self._keys[known] = key.for_catalog(self._catalog(told))
+            with self.book.store.read() as session:
+                catalog = catalog_of(self.workspace, session, told)
+            self._keys[known] = key.for_catalog(catalog)
         return self._keys[known]
 
     def is_ours(self, batch_id: str) -> bool:
@@ -48,19 +51,6 @@ class Opener:
         """Key tags of which no archive of the set's catalog may hold a record."""
         batch = self.tables.batches.get(entry_set.batch_id)
         return frozenset() if batch is None else self.tables.erased(batch.catalog_id)
-
-    def _catalog(self, told: Descriptor) -> Catalog:
-        catalog = self.workspace.catalog(told.catalog_id)
-        if catalog.digest.hex() != told.catalog_digest:
-            raise InputError(
-                "catalog.changed",
-                f"批次按目录 {told.catalog}（摘要 {told.catalog_digest}）上链，现有目录 {catalog.name} 的摘要为"
-                f" {catalog.digest.hex()}：归档记录无从核对；请把原目录文件放回 catalogs/",
-                f"the batch was anchored under {told.catalog} (digest {told.catalog_digest}); the catalog here is "
-                f"{catalog.name} (digest {catalog.digest.hex()}): its records cannot be checked; put the former file back",
-                str(self.workspace.catalogs[told.catalog_id].path),
-            )
-        return catalog
 
 
 def key_party(own: str, batch: models.Batch) -> str:

@@ -66,7 +66,7 @@ def check_sets(report: Report, workspace: Workspace, book: Book, tables: Tables)
     archives = report.open("archives", "归档（可解密，逐条与承诺相符）", "archives: each record opens its commitment")
     consents = report.open("consents", "认可与撤回的登记", "accepted changes and withdrawals")
     folds = Folds(report, tables)
-    opener = Opener(workspace, tables)
+    opener = Opener(workspace, book, tables)
     waiting = {(row.batch_id, str(row.key_tag)): row for row in tables.consents}
     entries_seen = records_seen = 0
     unread: set[str] = set()

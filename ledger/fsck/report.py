@@ -19,6 +19,8 @@ DAMAGE_CODES = frozenset(
         # entry files and archives
         "store.entries_missing", "store.entries_damaged", "store.entries_root", "store.archive_missing",
         "store.archive_damaged", "store.archive_key_damaged", "store.archive_record_missing",
+        # what the store says of catalogs and erasures
+        "store.declaration",
         # key files
         "key.missing", "key.form", "key.permissions", "key.exposed", "key.not_a_file", "key.too_long",
         "account.form", "account.password_file",

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
 
 from ledger.batch.book import StreamLedger
-from ledger.batch.build import row_versions
+from ledger.batch.build import result_of, row_versions
 from ledger.batch.column import batch_mask
 from ledger.batch.job import Job
-from ledger.batch.stream import AnnouncedBatch, StreamId
+from ledger.batch.joint import Joint
+from ledger.batch.stream import AnnouncedBatch
 from ledger.catalog import Catalog
-from ledger.errors import ChainError, InputError, LedgerError, NotBuiltError, StoreError
+from ledger.errors import LedgerError
 from ledger.kernel.entries import Kernel
 from ledger.keys import CatalogKeys
 from ledger.progress import watched
 from ledger.reconcile.compare import Comparer, Comparison
 from ledger.reconcile.findings import STATES, Counts, Finding, Verdict
 from ledger.reconcile.gone import erasable_notes, erased_by_sender
+from ledger.reconcile.lawful import consents, open_for_all
+from ledger.reconcile.older import merged, older_rows
 from ledger.reconcile.scope import WHOLE, Scope
 from ledger.source.source import Source
-from ledger.store import models
-from ledger.workspace import OWN
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,11 @@ class Reconciliation:
         """The number of the batch that carries a key's live version; None if no batch does, or it was withdrawn."""
         if self.ledger is None:
             raise ValueError("a report on record no longer holds the ledger")
-        history = self.ledger.history
-        key = history.find(key_tag)
-        return self.ledger.numbers[history.latest(key).batch] if key >= 0 and history.live[key] else None
+        for ledger in (self.ledger, *(it.ledger for it in self.ledger.left if key_tag in it.tags)):
+            key = ledger.history.find(key_tag)
+            if key >= 0 and ledger.history.live[key]:
+                return ledger.numbers[ledger.history.latest(key).batch]
+        return None
 
     def as_json(self) -> dict[str, object]:
         """The JSON of design section 7; findings sorted by key."""
@@ -85,12 +87,13 @@ class Reconciliation:
         }
 
 
-SETTLING_TRIES = 5
-
-
 @dataclass(frozen=True)
 class Reading:
-    """A source read and compared, with the consistent read still open in `table`."""
+    """A source read and compared, with the consistent read still open in `table`, which shows it as records of `catalog`.
+
+    `joint` is the same read for the older versions of the catalog, None where nothing was left behind; `tails` gives for each row of
+    an older series that was read, by its key tag there, what it is in the present one: tag and commitment.
+    """
 
     catalog: Catalog
     ledger: StreamLedger
@@ -98,6 +101,8 @@ class Reading:
     table: Source
     comparison: Comparison
     report: Reconciliation
+    joint: Joint | None = None
+    tails: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
 
 
 def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False, scope: Scope = WHOLE) -> Reconciliation:
@@ -118,37 +123,62 @@ def read_and_compare(
     """Compare, and keep the consistent read open so that what is sealed is what was compared."""
     source = job.workspace.source(catalog)
     read_mark = f"{time.time_ns() // 1000:014x}"
-    with open_settled(job, catalog) as (ledger, keys, table):
+    with ExitStack() as stack:
+        ledger, keys, table, joint = stack.enter_context(open_for_all(job, catalog))
+        # Of a stream that is sent to us the sender decides which version its records are of.
+        catalog = keys.catalog
         kernel = Kernel(catalog, keys)
-        picked = scope.pick(ledger.stream, job.streams.batches(ledger.stream), catalog)
+        picked = scope.pick(ledger.stream, _versions(job, ledger), catalog)
         accepted, removed = consents(job, ledger, picked)
         # Rows that no batch knows belong to a batch only if they say so.
         claims = scope.batch if source.batch_column is not None else None
-        with job.book.opener(ledger.known, catalog, keys) as open_version:
-            comparer = Comparer(
-                catalog,
-                source.origin,
-                ledger.history,
-                ledger.numbers,
-                open_version,
-                accepted=accepted,
-                removed=removed,
-                show_values=show_values,
-                scope=None if scope.whole else _keys_in(ledger, picked),
-                erased=ledger.erased,
+        open_version = stack.enter_context(job.book.opener(ledger.known, catalog, keys))
+        comparer = Comparer(
+            catalog,
+            source.origin,
+            ledger.history,
+            ledger.numbers,
+            open_version,
+            accepted=accepted,
+            removed=removed,
+            show_values=show_values,
+            scope=None if scope.whole else _keys_in(ledger, picked),
+            erased=ledger.erased,
+        )
+        older = older_rows(
+            job,
+            ledger,
+            stack,
+            origin=source.origin,
+            show_values=show_values,
+            picked=None if scope.whole else picked,
+            consents=[consents(job, it.ledger, picked, it.tags) for it in ledger.left],
+        )
+        # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
+        # that was moved to another batch number, or entered twice, must not get away.
+        for chunk in watched("比对数据源", "comparing the source", (table if joint is None else joint.table).scan()):
+            if joint is None:
+                claimed = None if claims is None else batch_mask(chunk, claims)
+                result = kernel.run(chunk)
+                comparer.add(len(chunk), chunk.numbers, result, row_versions=row_versions(chunk), claimed=claimed)
+                continue
+            result = kernel.run(joint.part(chunk, catalog))
+            rows = np.ones(len(chunk), np.bool_)
+            for it in older:
+                # A row stands under one series only, the newest that knows it.
+                rows &= ~it.take(chunk, joint, result, ledger, keys, rows)
+            comparer.add(
+                int(rows.sum()),
+                chunk.numbers,
+                result_of(result, rows),
+                row_versions=row_versions(chunk),
+                claimed=None if claims is None else batch_mask(chunk, claims) & rows,
             )
-            # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
-            # that was moved to another batch number, or entered twice, must not get away.
-            for chunk in watched("比对数据源", "comparing the source", table.scan()):
-                comparer.add(
-                    len(chunk),
-                    chunk.numbers,
-                    kernel.run(chunk),
-                    row_versions=row_versions(chunk),
-                    claimed=None if claims is None else batch_mask(chunk, claims),
-                )
-            comparison = comparer.finish()
-            erasable = erased_by_sender(catalog, ledger, open_version)
+        comparison = merged(comparer.finish(), older)
+        erasable = [
+            (catalog, erased_by_sender(catalog, ledger, open_version)),
+            *((it.catalog, erased_by_sender(it.catalog, it.left.ledger, it.open_version)) for it in older),
+        ]
         if not comparison.counts.balanced:
             raise LedgerError(
                 "reconcile.unbalanced",
@@ -156,32 +186,15 @@ def read_and_compare(
                 f"internal error: the counts do not balance: {comparison.counts}",
                 table.where,
             )
-        report = _report(job, catalog, table, ledger, comparison, scope, picked, read_mark)
-        report = replace(report, notes=(*report.notes, *erasable_notes(catalog, erasable)))
-        yield Reading(catalog, ledger, keys, table, comparison, report)
+        report = _report(job, catalog, table, ledger, comparison, scope, picked, read_mark, joint)
+        report = replace(report, notes=(*report.notes, *(note for it in erasable for note in erasable_notes(*it))))
+        tails = {tag: tail for it in older for tag, tail in it.tails.items()}
+        yield Reading(catalog, ledger, keys, table, comparison, report, joint, tails)
 
 
-@contextmanager
-def open_settled(job: Job, catalog: Catalog) -> Iterator[tuple[StreamLedger, CatalogKeys, Source]]:
-    """The ledger and a consistent read of the source that belong together: the sender anchored nothing between the two.
-
-    Else a row that was sealed, or landed, in between would be a difference that never was. ChainError `reconcile.moving` if the
-    stream does not stand still for SETTLING_TRIES readings.
-    """
-    for _ in range(SETTLING_TRIES):
-        ledger, keys = load_ledger(job, catalog)
-        with job.workspace.open_source(catalog) as table:
-            sender = ledger.stream.sender
-            if job.link.registry.view().anchors.get(sender, ()) == job.view.anchors.get(sender, ()):
-                yield ledger, keys, table
-                return
-        job.refresh()
-    raise ChainError(
-        "reconcile.moving",
-        f"对账期间 {catalog.id} 的发送方不断上链，无法取得同一时刻的数据；请稍后重试",
-        f"the sender of {catalog.id} kept anchoring while the source was opened; try again later",
-        catalog.id,
-    )
+def _versions(job: Job, ledger: StreamLedger) -> list[AnnouncedBatch]:
+    """The batches of all series that carry versions, bridges among them."""
+    return [batch for series in job.series(ledger.stream).series for batch in series.batches]
 
 
 def _open_in(ledger: StreamLedger, batches: Sequence[AnnouncedBatch], picked: frozenset[str]) -> list[AnnouncedBatch]:
@@ -208,6 +221,7 @@ def _report(
     scope: Scope,
     picked: frozenset[str],
     read_mark: str,
+    joint: Joint | None,
 ) -> Reconciliation:
     identity = job.link.identity
     against = {
@@ -221,12 +235,15 @@ def _report(
         "sender": ledger.stream.sender,
         "ignored_columns": list(table.ignored),
     }
-    batches = [batch for batch in job.streams.batches(ledger.stream) if batch.batch_id in picked]
-    waiting = _open_in(ledger, job.streams.batches(ledger.stream), picked)
+    versions = _versions(job, ledger)
+    batches = [batch for batch in versions if batch.batch_id in picked]
+    waiting = _open_in(ledger, versions, picked)
     notes = [
         *_scope_notes(ledger, comparison, scope, batches),
         *_version_notes(job, catalog, ledger),
         *_notes(job, ledger, waiting),
+        *_left_notes(ledger, joint),
+        *ledger.notes,
         *table.notes,
     ]
     return Reconciliation(
@@ -237,7 +254,7 @@ def _report(
         comparison.findings,
         comparison.accepted,
         comparison.newly_seen_keys,
-        tuple(_batch_json(ledger, batch.batch_id) for batch in batches),
+        tuple(_batch_json(job, ledger, batch) for batch in batches),
         tuple(notes),
         comparison.updated_keys,
         tuple(tag.hex() for tag in comparison.erased),
@@ -245,78 +262,6 @@ def _report(
         read_mark,
         ledger,
     )
-
-
-def load_ledger(job: Job, catalog: Catalog) -> tuple[StreamLedger, CatalogKeys]:
-    """The stream that makes the source's rows lawful, and the keys of its series."""
-    stream = lawful_stream(job, catalog)
-    if stream.receiver:
-        key = job.workspace.exchange_key(stream.sender if job.workspace.has_key(stream.sender) else OWN)
-        batches = job.streams.batches(stream)
-        if batches:
-            key = job.workspace.key_by_id(stream.sender, batches[-1].descriptor.key_id)
-    else:
-        key = job.workspace.exchange_key()
-    job.check_series(stream, catalog, key)
-    keys = key.for_catalog(catalog)
-    ledger = job.book.load_stream(job.streams, stream, catalog, keys)
-    if not stream.receiver and ledger.open:
-        numbers = "、".join(batch.descriptor.batch for batch in ledger.open)
-        raise StoreError(
-            "store.own_batch_missing",
-            f"本方已上链的批次 {numbers} 在台账库中没有条目：台账是旧备份或已损坏；请运行 fsck",
-            f"batches {numbers} that this party anchored are not in the store: it is an old backup, or damaged; run fsck",
-            str(job.workspace.root),
-        )
-    return ledger, keys
-
-
-def lawful_stream(job: Job, catalog: Catalog) -> StreamId:
-    """Own sources: our stream without receiver. Deliveries: the one stream that somebody sends us."""
-    source = job.workspace.source(catalog)
-    if source.origin == "own":
-        return StreamId(catalog.id, job.party, "")
-    announced = job.streams.of_catalog(catalog.id, receiver=job.party)
-    streams = [s for s in announced if job.workspace.has_key(s.sender)]
-    # Anybody registered can announce something to us; a stranger beside our sender must not stop the night. A sender we received
-    # from before is no stranger, and where nobody's batches can be read, nothing was compared.
-    lost = [s.sender for s in announced if s not in streams and (not streams or job.book.knows(s))]
-    if lost:
-        senders = ", ".join(lost)
-        raise InputError(
-            "key.no_exchange_key",
-            f"{senders} 在链上向本方宣告了 {catalog.id} 的批次，但缺少 keys/{lost[0]}/1.key：无法对账。请从备份恢复该密钥，或向 {lost[0]} 索取",
-            f"{senders} announced batches of {catalog.id} to us and keys/{lost[0]}/1.key is missing: nothing can be compared. Restore "
-            f"that key from a backup, or ask {lost[0]} for it",
-            str(job.workspace.root / "keys" / lost[0]),
-        )
-    if len(streams) > 1:
-        senders = ", ".join(stream.sender for stream in streams)
-        raise NotBuiltError(f"同一数据源接收多个发送方 / one source fed by several senders ({catalog.id}: {senders})")
-    if streams:
-        return streams[0]
-    # Nobody has announced anything: the parties we share a key with can be told, rows are unanchored whoever sends.
-    known = [name for name in job.view.parties if name != job.party and job.workspace.has_key(name)]
-    return StreamId(catalog.id, known[0] if known else job.party, job.party)
-
-
-def consents(job: Job, ledger: StreamLedger, picked: frozenset[str]) -> tuple[list[int], int]:
-    """Key numbers whose live version `accept` made lawful, and how many keys `withdraw` removed, in the batches picked."""
-    batch_ids = [batch.announced.batch_id for batch in ledger.known]
-    with job.store.read() as session:
-        wanted = [batch_id for batch_id in batch_ids if batch_id in picked]
-        rows = list(session.scalars(select(models.Consent).where(models.Consent.batch_id.in_(wanted))))
-    accepted: list[int] = []
-    removed = 0
-    for row in rows:
-        key = ledger.history.find(bytes.fromhex(row.key_tag))
-        if key < 0 or batch_ids[ledger.history.latest(key).batch] != row.batch_id:
-            continue
-        if row.action == "accept":
-            accepted.append(key)
-        else:
-            removed += 1
-    return accepted, removed
 
 
 def _verdict(comparison: Comparison, scope: Scope, *, open_batches: bool) -> Verdict:
@@ -327,14 +272,16 @@ def _verdict(comparison: Comparison, scope: Scope, *, open_batches: bool) -> Ver
     return Verdict.MATCHED if scope.whole else Verdict.MATCHED_IN_SCOPE
 
 
-def _batch_json(ledger: StreamLedger, batch_id: str) -> dict[str, object]:
-    known = {batch.announced.batch_id: batch.announced for batch in ledger.known}
-    waiting = {batch.batch_id: batch for batch in ledger.open}
-    batch = known.get(batch_id) or waiting[batch_id]
+def _batch_json(job: Job, ledger: StreamLedger, batch: AnnouncedBatch) -> dict[str, object]:
+    known = {it.announced.batch_id for it in ledger.known}
+    if batch.batch_id not in known and batch not in ledger.open:
+        # Of an older series.
+        with job.store.read() as session:
+            known |= {batch.batch_id} if job.book.lawful_set(session, batch) is not None else set()
     sent, held = batch.announced, batch.received[-1] if batch.received else None
     return {
         "batch": batch.descriptor.batch,
-        "batch_id": batch_id,
+        "batch_id": batch.batch_id,
         "kind": batch.descriptor.kind,
         "size": None if sent is None else sent.size,
         "root": None if sent is None else sent.root,
@@ -342,9 +289,27 @@ def _batch_json(ledger: StreamLedger, batch_id: str) -> dict[str, object]:
         "held_size": None if held is None else held.size,
         "held_root": None if held is None else held.root,
         "held_revision": None if held is None else held.revision,
-        "lawful_entries_known": batch_id in known,
+        "lawful_entries_known": batch.batch_id in known,
         "sender_revised_after_receipt": batch.revised_after_receipt,
     }
+
+
+def _left_notes(ledger: StreamLedger, joint: Joint | None) -> Iterator[tuple[str, str]]:
+    """What is still compared under an older series."""
+    for left in ledger.left:
+        live = len(left.live)
+        if live:
+            name = left.keys.catalog.name
+            yield (
+                f"有 {live} 条记录衔接时未随迁，仍按其最后上链的系列（目录 {name}）比对",
+                f"{live} record(s) were left behind by a bridge and are compared under the series of their last anchor ({name})",
+            )
+    if joint is not None and joint.lost:
+        names = "、".join(joint.lost)
+        yield (
+            f"旧版目录的字段 {names} 在表中已无对应的列，按空值比对",
+            f"the table has no column any more for {', '.join(joint.lost)} of an older version: compared as null",
+        )
 
 
 def _scope_notes(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,13 +18,13 @@ from hypothesis import strategies as st
 from ledger.chain import transactions
 from ledger.chain.contract import anchor_registry, name_to_word
 from ledger.chain.reverts import PARTY_ROLE, Refused, explain
-from ledger.chain.rpc import Rpc, RpcAnswered
+from ledger.chain.rpc import Rpc, RpcAnswered, RpcUnreachable
 from ledger.chain.transactions import (
     GAS_CAP,
-    MAX_CALL_BYTES,
     Claim,
     Fees,
     Outcome,
+    block_gas,
     classify,
     contract_address,
     current_fees,
@@ -31,6 +34,8 @@ from ledger.chain.transactions import (
     estimate_gas,
     groups,
     next_nonce,
+    packed,
+    planned_gas,
     preflight,
     receipt,
     send_raw,
@@ -42,6 +47,8 @@ from ledger.errors import ChainError
 from .conftest import Deployed, claim, kill_nodes, root
 
 ACCOUNT = Account.from_key("0x" + "11" * 32)
+DEFAULT = {"most_claims": 100, "most_bytes": 120_000, "most_gas": 16_000_000}
+"""As `ledger.config` has them."""
 
 
 class Scripted(Rpc):
@@ -148,8 +155,8 @@ def test_a_legacy_transaction_without_fees_is_mined_too(deployed: Deployed) -> N
 
 
 def test_a_hundred_claims_fit_one_transaction_and_cost_what_batches_are_planned_with(deployed: Deployed) -> None:
-    claims = [claim(b"%0450d" % number, root_=root(number)) for number in range(100)]
-    (group,) = groups(claims)
+    claims = many(100)
+    (group,) = groups(claims, **DEFAULT)
     mined = deployed.anchor(*group)
     assert mined.gas_used // 100 < 95_000
     assert len(deployed.registry.view().anchors["guangzhou"]) == 100
@@ -324,16 +331,157 @@ def test_more_gas_than_a_transaction_may_use_is_an_error() -> None:
     assert caught.value.code == "chain.gas"
 
 
+# ---- packing ----
+
+
+def many(count: int, cells: int = 0, length: int = 450) -> list[Claim]:
+    """That many first claims about batches of their own, with sketches that, being encrypted, look like noise."""
+    names = [b"%d/%d/%d/" % (number, cells, length) for number in range(count)]
+    return [
+        claim(name.ljust(length, b"x"), root_=root(number), sketch=os.urandom(72 * cells))
+        for number, name in enumerate(names)
+    ]
+
+
+def length_of(claims: Sequence[Claim]) -> int:
+    return len(encode_anchor(claims))
+
+
+def content_of(claims: Sequence[Claim]) -> int:
+    return sum(len(it.descriptor) + len(it.sketch) for it in claims)
+
+
 @given(
-    st.lists(st.tuples(st.integers(1, 1024), st.sampled_from([0, 288, 18432, 129600])), max_size=40), st.integers(1, 9)
+    st.lists(st.tuples(st.integers(1, 1024), st.sampled_from([0, 288, 18432, 129600])), max_size=40),
+    st.integers(1, 9),
+    st.sampled_from([2_000, 60_000, 120_000]),
+    st.sampled_from([500_000, 3_000_000, 16_000_000]),
 )
-def test_groups_keep_every_claim_in_order_and_fit_a_transaction(lengths: list[tuple[int, int]], most: int) -> None:
+def test_groups_keep_every_claim_in_order_fit_a_transaction_and_are_cut_no_sooner(
+    lengths: list[tuple[int, int]], most: int, most_bytes: int, most_gas: int
+) -> None:
     claims = [Claim(b"%d" % n + b"d" * (d - 1), 0, 1, root(0), b"s" * s) for n, (d, s) in enumerate(lengths)]
-    cut = list(groups(claims, most))
+
+    def fits(group: list[Claim]) -> bool:
+        length = length_of(group)
+        gas = planned_gas(len(group), length, content_of(group))
+        return len(group) <= most and length <= most_bytes and gas <= most_gas
+
+    cut = list(groups(claims, most_claims=most, most_bytes=most_bytes, most_gas=most_gas))
     assert [c for group in cut for c in group] == claims
     for group in cut:
-        assert 1 <= len(group) <= most
-        assert len(group) == 1 or len(encode_anchor(group)) <= MAX_CALL_BYTES
+        assert len(group) == 1 or fits(group)
+    for group, following in pairwise(cut):
+        assert not fits([*group, following[0]])
+
+
+def test_planned_gas_is_what_a_chain_takes_and_a_little_more(deployed: Deployed) -> None:
+    # The very first anchor of a party costs most: its counters are fresh.
+    shapes = [(1, 0, 1), (1, 0, 450), (1, 0, 1024), (1, 4, 450), (1, 256, 450), (1, 1800, 1024), (2, 32, 450)]
+    shapes += [(6, 256, 450), (20, 64, 450), (100, 0, 450), (100, 0, 1024), (100, 12, 200)]
+    for count, cells, length in shapes:
+        claims = many(count, cells, length)
+        allowed = estimate_gas(deployed.rpc, deployed.address, deployed.contract, encode_anchor(claims))
+        planned = planned_gas(count, length_of(claims), content_of(claims))
+        assert allowed <= planned <= allowed * 1.12, (count, cells, length)
+
+
+def test_a_hundred_claims_with_sketches_of_256_cells_take_as_many_transactions_as_they_need(deployed: Deployed) -> None:
+    claims = many(100, 256)
+    sent: list[int] = []
+    for group in packed(deployed.rpc, deployed.address, deployed.contract, claims, **DEFAULT):
+        signed = deployed.prepare(encode_anchor(group))
+        assert deployed.send(signed).gas_used < 16_000_000
+        assert len(signed.raw) < 128 * 1024
+        sent.append(len(group))
+    assert sent == [6] * 16 + [4]
+    anchors = deployed.registry.view().anchors["guangzhou"]
+    assert [it.root for it in anchors] == [it.root for it in claims]
+
+
+def test_a_sketch_of_1800_cells_goes_alone_and_arrives_whole(deployed: Deployed) -> None:
+    claims = [*many(2), *many(1, 1800, 600), *many(2, 4)]
+    sent = list(packed(deployed.rpc, deployed.address, deployed.contract, claims, **DEFAULT))
+    assert [len(group) for group in sent] == [2, 1, 2]
+    for group in sent:
+        signed = deployed.prepare(encode_anchor(group))
+        assert len(signed.raw) < 128 * 1024
+        deployed.send(signed)
+    records = deployed.registry.view().anchors["guangzhou"]
+    events = deployed.registry.events(records)
+    assert [events[it].sketch for it in records] == [it.sketch for it in claims]
+
+
+def test_what_was_planned_too_low_is_halved_until_the_node_allows_it(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "planned_gas", lambda *told: 0)
+    claims = many(11, 4)
+    bounds = {**DEFAULT, "most_gas": 500_000}
+    assert [len(it) for it in groups(claims, **bounds)] == [11]
+    cut = list(packed(deployed.rpc, deployed.address, deployed.contract, claims, **bounds))
+    assert [it for group in cut for it in group] == claims
+    # 11 = 5 + 6 = (2 + 3) + (3 + 3): three cost 340,000, and a fifth is allowed on top.
+    assert [len(group) for group in cut] == [2, 3, 3, 3]
+    for group in cut:
+        assert estimate_gas(deployed.rpc, deployed.address, deployed.contract, encode_anchor(group)) <= 500_000
+
+
+def small_blocks(deployed: Deployed, gas: int) -> None:
+    deployed.rpc.call("evm_setBlockGasLimit", hex(gas))
+    deployed.rpc.call("anvil_mine", "0x1")
+
+
+def test_a_network_with_small_blocks_gets_smaller_transactions(deployed: Deployed) -> None:
+    small_blocks(deployed, 1_000_000)
+    claims = many(20)
+    sent = []
+    for group in packed(deployed.rpc, deployed.address, deployed.contract, claims, **DEFAULT):
+        assert deployed.anchor(*group).gas_used <= 1_000_000
+        sent.append(len(group))
+    assert sent == [5, 5, 5, 5]
+    assert len(deployed.registry.view().anchors["guangzhou"]) == 20
+
+
+def test_one_claim_that_just_fits_a_block_is_allowed_no_more_than_the_block(deployed: Deployed) -> None:
+    small_blocks(deployed, 160_000)
+    assert deployed.anchor(*many(1)).gas_used > 160_000 * 5 / 6
+
+
+@pytest.mark.parametrize(
+    ("limit", "gas"), [("0x2dc6c0", 3_000_000), (hex(1 << 53), GAS_CAP), ("0x0", GAS_CAP), (None, GAS_CAP)]
+)
+def test_what_a_block_may_use_bounds_a_transaction(limit: str | None, gas: int) -> None:
+    assert block_gas(Scripted({"eth_getBlockByNumber": {"gasLimit": limit}})) == gas
+
+
+def test_what_the_contract_refuses_is_not_cut_and_one_claim_is_never_asked_about(deployed: Deployed) -> None:
+    claims = [*many(3), claim(b"batch", 5)]
+    assert list(packed(deployed.rpc, deployed.address, deployed.contract, claims, **DEFAULT)) == [claims]
+    with pytest.raises(Refused):
+        deployed.prepare(encode_anchor(claims))
+    nobody = Scripted({})
+    assert list(packed(nobody, deployed.address, deployed.contract, claims[:1], **DEFAULT)) == [claims[:1]]
+
+
+def test_a_node_that_does_not_answer_is_no_reason_to_cut(deployed: Deployed) -> None:
+    kill_nodes(deployed.chain.home)
+    with pytest.raises(RpcUnreachable):
+        list(packed(deployed.rpc, deployed.address, deployed.contract, many(2), **DEFAULT))
+
+
+def test_more_than_any_transaction_may_use_is_cut_too() -> None:
+    asked: list[int] = []
+
+    class Dear(Scripted):
+        def call(self, method: str, *params: Any) -> Any:
+            if method == "eth_getBlockByNumber":
+                return {}
+            asked.append(len(params[0]["data"]))
+            return hex(GAS_CAP + 1) if len(asked) == 1 else hex(100_000)
+
+    cut = list(packed(Dear({}), "0x" + "11" * 20, "0x" + "22" * 20, many(5), **DEFAULT))
+    assert [len(group) for group in cut] == [2, 3]
 
 
 def test_the_largest_claim_alone_stays_below_what_clients_take() -> None:

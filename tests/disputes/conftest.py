@@ -12,7 +12,7 @@ from ledger.batch.job import Job, open_job
 from ledger.chain.disputes import DisputeView, encode_open, pack_findings
 from ledger.dispute.desk import dispute_registry, send
 from ledger.workspace import Workspace
-from tests.conftest import Party, permit
+from tests.conftest import Pair, Party, permit
 from tests.twoparty.conftest import Channel, channel
 
 __all__ = ["channel"]
@@ -61,6 +61,14 @@ def dispute(party: Party, *keys: str, batch: str = "B1") -> Any:
     """Open a dispute on the city's or the province's command line."""
     other = "guangdong" if party.home.name == "city" else "guangzhou"
     return party.ok("dispute", "open", "permits", *keys, "--with", other, "--batch", batch)
+
+
+def with_batches(pair: Pair) -> Channel:
+    """What the fixture `channel` makes, of a pair that outlives one test."""
+    pair.sql("ALTER TABLE permits ADD COLUMN batch_no TEXT")
+    config = pair.city.home / "duizhang.toml"
+    config.write_text(config.read_text(encoding="utf-8") + 'batch_column = "batch_no"\n', encoding="utf-8")
+    return Channel(pair)
 
 
 @pytest.fixture
