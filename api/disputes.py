@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Security
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.office import Office, TheOffice
-from api.problems import ApiError, documented
+from api.office import Office, Say, Speaker, TheOffice
+from api.problems import ApiError, documented, status_of_refusal
 from api.security import Caller, needs
 from ledger.chain.view import time_utc
 from ledger.dispute.cases import case_of, cases
@@ -31,13 +31,6 @@ Admin = Annotated[Caller, Security(needs("admin"))]
 _READ = documented(401, 403, 404, 422, 500, 503)
 _WRITE = documented(400, 401, 403, 404, 409, 415, 422, 500, 503)
 _SECONDS = 600
-_STATUS = {
-    "workspace.busy": 409,
-    "dispute.unknown": 404,
-    "catalog.unknown": 404,
-    "chain.no_party": 404,
-    "counterpart.nothing": 404,
-}
 
 PartyName = Annotated[str, Field(max_length=32, pattern=r"^[a-z][a-z0-9_-]{0,31}$", examples=["guangzhou"])]
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -143,22 +136,23 @@ def attest(
     id: Annotated[str, Path(max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["registration"])],
     wanted: Statement,
     office: TheOffice,
+    say: Say,
     caller: Admin,
 ) -> dict[str, Any]:
     """Derive the statement with the counterparty and put its hash on chain."""
-    batch = [] if wanted.batch is None else ["--batch", wanted.batch]
-    return _run(office, "attest", "--with", wanted.counterparty, *batch, "--", id)
+    batch = [] if wanted.batch is None else [f"--batch={wanted.batch}"]
+    return _run(office, say, "attest", f"--with={wanted.counterparty}", *batch, "--", id)
 
 
 @router.post("/disputes", response_model=dict[str, Any], responses=_WRITE, summary="Open a dispute", status_code=201)
-def open_one(wanted: Opening, office: TheOffice, caller: Admin) -> dict[str, Any]:
+def open_one(wanted: Opening, office: TheOffice, say: Say, caller: Admin) -> dict[str, Any]:
     """On the certified, open differences of one batch."""
     return _run(
         office,
+        say,
         "dispute",
         "open",
-        "--with",
-        wanted.counterparty,
+        f"--with={wanted.counterparty}",
         f"--batch={wanted.batch}",
         "--",
         wanted.catalog,
@@ -167,23 +161,23 @@ def open_one(wanted: Opening, office: TheOffice, caller: Admin) -> dict[str, Any
 
 
 @router.post("/disputes/{number}/answers", response_model=dict[str, Any], responses=_WRITE, summary="Answer")
-def answer(number: Number, wanted: Answer, office: TheOffice, caller: Admin) -> dict[str, Any]:
+def answer(number: Number, wanted: Answer, office: TheOffice, say: Say, caller: Admin) -> dict[str, Any]:
     """As the respondent. For `resend` the rows for the exchange channel come back as `csv`."""
     _batch_iff(wanted.batch, wanted=wanted.answer == "resend")
     if wanted.batch is None:
-        return _run(office, "dispute", "answer", f"--{wanted.answer}", "--", str(number))
+        return _run(office, say, "dispute", "answer", f"--{wanted.answer}", "--", str(number))
     with TemporaryDirectory(prefix="duizhang-resend-") as folder:
         out = File(folder) / "resent.csv"
-        told = _run(office, "dispute", "answer", f"--resend={wanted.batch}", f"--out={out}", "--", str(number))
+        told = _run(office, say, "dispute", "answer", f"--resend={wanted.batch}", f"--out={out}", "--", str(number))
         return {**told, "csv": out.read_text(encoding="utf-8") if out.exists() else None}
 
 
 @router.post("/disputes/{number}/closing", response_model=dict[str, Any], responses=_WRITE, summary="Close")
-def close(number: Number, wanted: Closing, office: TheOffice, caller: Admin) -> dict[str, Any]:
+def close(number: Number, wanted: Closing, office: TheOffice, say: Say, caller: Admin) -> dict[str, Any]:
     """As the opener, once."""
     _batch_iff(wanted.batch, wanted=wanted.outcome == "settled")
     how = f"--settled-by={wanted.batch}" if wanted.batch is not None else f"--{wanted.outcome}"
-    return _run(office, "dispute", "close", how, "--", str(number))
+    return _run(office, say, "dispute", "close", how, "--", str(number))
 
 
 def _batch_iff(batch: str | None, *, wanted: bool) -> None:
@@ -197,10 +191,10 @@ def _batch_iff(batch: str | None, *, wanted: bool) -> None:
         )
 
 
-def _run(office: Office, *words: str) -> dict[str, Any]:
+def _run(office: Office, say: Speaker, *words: str) -> dict[str, Any]:
     """Run one command line of this workspace; its JSON, or its error with the status that fits."""
     root = office.desk.workspace.root.resolve()
-    command = [sys.executable, "-m", "ledger.cli", "-C", str(root), "--json", *words]
+    command = [sys.executable, "-m", "ledger.cli", "-C", str(root), "--json", f"--lang={say.language}", *words]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
         told: dict[str, Any] = json.loads(ran.stdout)
@@ -213,7 +207,7 @@ def _run(office: Office, *words: str) -> dict[str, Any]:
         ) from error
     refused = told.get("error")
     if ran.returncode == 2 and isinstance(refused, dict):
-        code, text = str(refused["code"]), str(refused["message"])
-        status = _STATUS.get(code, 503 if code.startswith(("store.", "config.", "key.")) else 409)
-        raise ApiError(status, code, text, text, str(refused.get("where", "")))
+        # Files of the server are its operator's matter.
+        code, text, where = (str(refused.get(it, "")).replace(str(root), "…") for it in ("code", "message", "where"))
+        raise ApiError(status_of_refusal(code), code, text, text, "" if where.startswith(("…", "--")) else where)
     return told

@@ -45,6 +45,9 @@ _BY_CODE: Mapping[str, int] = {
     "catalog.unknown": 404,
     "chain.no_party": 404,
     "counterpart.nothing": 404,
+    "dispute.unknown": 404,
+    "dispute.no_registry": 503,
+    "workspace.busy": 409,
     "counterpart.self": 404,
     "statement.open": 409,
     "finding.unknown": 404,
@@ -118,6 +121,11 @@ def status_of(error: LedgerError) -> int:
     if isinstance(error, InputError):
         return 503 if error.code.startswith(_OURS) else 422
     return 500
+
+
+def status_of_refusal(code: str) -> int:
+    """The HTTP status of an error of which only the command line's code is known, when a job of its own did the work."""
+    return _BY_CODE.get(code, 503 if code.startswith((*_OURS, "store.", "chain.", "key.")) else 409)
 
 
 def respond(error: LedgerError, chosen: Language, errors: Sequence[Mapping[str, str]] | None = None) -> Response:

@@ -40,12 +40,25 @@ PATHS = [
     ("GET", f"/v1/batches/{'0' * 64}", "read"),
     ("GET", "/v1/anchors", "read"),
     ("GET", "/v1/status", "read"),
+    ("GET", "/v1/catalogs/permits/counterparts/guangdong", "read"),
+    ("GET", "/v1/catalogs/permits/counterparts/guangdong/statement", "read"),
+    ("POST", "/v1/catalogs/permits/attestations", "admin"),
+    ("GET", "/v1/attestations", "read"),
+    ("GET", "/v1/disputes", "read"),
+    ("POST", "/v1/disputes", "admin"),
+    ("GET", "/v1/disputes/1", "read"),
+    ("POST", "/v1/disputes/1/answers", "admin"),
+    ("POST", "/v1/disputes/1/closing", "admin"),
     ("GET", "/metrics", "read"),
 ]
 BODIES = {
     "/v1/reconciliations": {"catalog": "permits"},
     "/v1/findings/1/assign": {"to": "x"},
     "/v1/findings/1/explain": {"until": LATER, "reason": "x"},
+    "/v1/catalogs/permits/attestations": {"counterparty": "guangdong"},
+    "/v1/disputes": {"catalog": "permits", "counterparty": "guangdong", "batch": "B1"},
+    "/v1/disputes/1/answers": {"answer": "reject"},
+    "/v1/disputes/1/closing": {"outcome": "withdrawn"},
 }
 PUBLIC = {"/health", "/v1/verify"}
 JSON = {"Content-Type": "application/json"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ledger.chain import registry as registry_module
+from ledger.chain import logs
 from ledger.chain.registry import Registry, Roles
 from ledger.chain.rpc import Rpc, RpcAnswered
 from ledger.chain.transactions import encode_register
@@ -176,7 +176,7 @@ def test_ranges_of_logs_that_a_node_refuses_are_halved(busy: Deployed, monkeypat
     view = busy.registry.view()
     narrow = Registry(Narrow(busy.rpc.where), busy.contract)
     assert narrow.audit(view) == busy.registry.audit(view)
-    monkeypatch.setattr(registry_module, "_RANGE", 2)
+    monkeypatch.setattr(logs, "_RANGE", 2)
     assert busy.registry.events(view.anchors["guangzhou"]) == narrow.events(view.anchors["guangzhou"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -241,10 +242,15 @@ def test_a_key_file_that_was_cut_off(province: Path) -> None:
     damaged(province, "key.form")
 
 
-def test_a_catalog_that_changed_meanwhile_keeps_records_from_being_checked(province: Path) -> None:
+def test_records_are_checked_under_the_catalog_of_their_day_or_not_at_all(province: Path) -> None:
     built_in = Path(__file__).parents[2] / "ledger" / "catalogs" / "registration.toml"
     changed = built_in.read_text(encoding="utf-8").replace('type = "date"', 'type = "text"')
     (province / "catalogs" / "registration.toml").write_text(changed, encoding="utf-8")
+    assert fsck(province)[0] == 0
+    # A store that does not know how the catalog was declared then.
+    with sqlite3.connect(province / "store" / "ledger.db") as store:
+        store.execute("DELETE FROM declaration")
+    store.close()
     remarks = undetermined(province, "catalog.changed")
     assert len(remarks) == 4
     assert "B1" in " ".join(remark["where"] for remark in remarks)

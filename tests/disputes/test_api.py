@@ -114,7 +114,7 @@ def test_a_busy_workspace_is_a_conflict_and_says_so(served: tuple[Channel, Serve
         assert city.get("/v1/disputes").status_code == 200
 
 
-WORDS = ("--out=stolen.json", "-h", "--help", "--json", "--lang=en", "-C", "--", "--dry-run", "$(id)", "; id", "../x")
+WORDS = ("--out=stolen.json", "-h", "--json", "--", "$(id)", "../x")
 
 
 @pytest.mark.parametrize("word", WORDS)

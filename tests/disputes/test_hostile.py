@@ -11,7 +11,7 @@ import pytest
 
 from ledger.chain.disputes import encode_attest
 from ledger.cli import main
-from ledger.dispute import cases
+from ledger.delivery import closing
 from tests.conftest import CATALOG, Party, permit
 from tests.disputes.conftest import ROWS, dispute, open_raw, refused, speak
 from tests.twoparty.conftest import Channel
@@ -277,7 +277,7 @@ def test_an_answer_that_is_late_is_said_to_be(lost: Channel, monkeypatch: pytest
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
             return datetime.fromisoformat(f"{case['due']}T17:00:00+00:00").astimezone(UTC)
 
-    monkeypatch.setattr(cases, "datetime", Later)
+    monkeypatch.setattr(closing, "datetime", Later)
     # One in the morning of the day after, in China.
     told = lost.province.run("dispute", "list", "--json")
     assert (told.code, told.json["overdue"]) == (1, [1])

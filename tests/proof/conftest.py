@@ -161,5 +161,7 @@ def forger(stage: Stage) -> LocalAccount:
     """A third party, lawfully registered as foshan, that is no side of any batch here."""
     path = stage.folder / "foshan.json"
     stage.pair.province.ok("party", "add", "foshan", "--out", str(path))
-    account: LocalAccount = Account.from_key(bytes.fromhex(json.loads(path.read_text())["account_key"]))
+    # The file itself is sealed; what the workspace keeps of it is not.
+    kept = stage.pair.province.home / "keys" / "foshan" / "join.json"
+    account: LocalAccount = Account.from_key(bytes.fromhex(json.loads(kept.read_text())["account_key"]))
     return account

@@ -183,7 +183,7 @@ def test_sending_under_another_key_or_catalog_version_needs_a_bridge(pair: Pair)
     pair.deliver("B1", ROWS)
     catalog = pair.province.home / "catalogs" / "permits.toml"
     catalog.write_text(CATALOG.replace("version = 1", "version = 2"), encoding="utf-8")
-    assert "bridge" in refused(send(pair, HEADER, number="B2"), "not_built")
+    assert "bridge permits --to guangzhou" in refused(send(pair, HEADER, number="B2"), "series.changed")
 
 
 @contextmanager

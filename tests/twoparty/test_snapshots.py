@@ -509,7 +509,7 @@ def forge(party: Party, *, number: str, kind: str) -> None:
             sender=job.view.address(stream.sender),
         )
         with store.write() as session:
-            save_batch(session, descriptor, stream)
+            save_batch(session, descriptor, stream, catalog)
             built = Builder(catalog, key.for_catalog(catalog)).finish()
             role: Any = "lawful" if sends else "held"
             made = job.book.save_set(session, descriptor.batch_id.hex(), role, built, None)

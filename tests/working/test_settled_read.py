@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger.reconcile import runs
-from ledger.reconcile import source as source_module
+from ledger.reconcile import lawful, runs
 from ledger.reconcile.scope import Scope
 from ledger.store import models
 from ledger.workspace import Workspace
@@ -58,7 +57,7 @@ def test_a_delivery_in_between_is_no_difference(pair: Pair, monkeypatch: pytest.
 
 
 def test_a_stream_that_never_stands_still_is_an_error(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "SETTLING_TRIES", 2)
+    monkeypatch.setattr(lawful, "SETTLING_TRIES", 2)
     pair.deliver("B1", [permit(1)])
     deliver_when_opened(monkeypatch, pair, 3)
     row = perform(pair)
