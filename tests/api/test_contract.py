@@ -17,7 +17,7 @@ SETTINGS = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
 """
-EXAMPLES = os.environ.get("DUIZHANG_EXAMPLES", "5")
+EXAMPLES = os.environ.get("DUIZHANG_EXAMPLES", "2")
 
 
 @pytest.mark.timeout(900)
@@ -49,4 +49,4 @@ def test_schemathesis_finds_nothing(server: Server, run: Any, tmp_path: Path, sc
     (tmp_path / "schemathesis.toml").write_text(SETTINGS)
     told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert told.returncode == 0, told.stdout[-12_000:] + told.stderr[-2000:]
-    assert "Tested: 23" in told.stdout, told.stdout[-3000:]
+    assert "Tested: 32" in told.stdout, told.stdout[-3000:]
