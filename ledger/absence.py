@@ -233,7 +233,7 @@ def _proof(
     places: Mapping[int, Place] = {
         at: Place(entries[at].tobytes(), at, tuple(path)) for at, path in zip(indices, paths, strict=True)
     }
-    batches = job.streams.batches(snapshot.stream)
+    batches = job.streams.all_batches(snapshot.stream)
     records = open_entries(job.book, batches, catalog, keys, entries[first:after])
     shown: list[Shown] = []
     for at, canonical in zip(wanted, records, strict=True):

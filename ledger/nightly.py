@@ -173,7 +173,10 @@ def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
     # A stranger we share no key with is named by the reconciliation's notes; he must not stop the night.
     known = [s for s in job.streams.of_catalog(catalog.id, receiver=job.party) if job.workspace.has_key(s.sender)]
     for stream in known:
-        for batch in job.streams.batches(stream):
+        current, arranged = job.current(stream), job.series(stream)
+        # What a bridge took over is closed; what comes after a bridge that waits is told, once a batch.
+        closed = {it.batch_id for series in arranged.series[: current.number if current else 0] for it in series.every}
+        for batch in (it for it in job.streams.batches(stream) if it.batch_id not in closed):
             number = batch.descriptor.batch
             arrived = waiting.get((stream.sender, number))
             try:
@@ -185,7 +188,7 @@ def _receive_all(job: Job, catalog: Catalog, night: Night) -> None:
                     _put_away(arrived[0])
             except LedgerError as error:
                 night.failures.append(Failure(f"{catalog.id} {number}", error))
-        for announced in job.streams.snapshots(stream):
+        for announced in (it for it in job.streams.snapshots(stream) if it.batch_id not in closed):
             number = announced.descriptor.batch
             try:
                 if snapshot.is_open(job, announced):

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
 
 from ledger.anchor.claims import propose
 from ledger.batch.book import StreamLedger, now, save_batch
 from ledger.batch.build import Builder, Built, result_of
 from ledger.batch.job import Job
 from ledger.batch.keyarg import key_label, parse_key_argument
+from ledger.batch.numbering import today, used_numbers
 from ledger.batch.stream import StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
@@ -312,19 +311,8 @@ def _descriptor(job: Job, catalog: Catalog, kind: str) -> Descriptor:
     """The next batch of the own stream: numbered by the catalog's day, which is fixed here, in the intent."""
     key = job.workspace.exchange_key()
     stream = StreamId(catalog.id, job.party, "")
-    day = (datetime.now(UTC) + catalog.offset).date()
-    with job.store.read() as session:
-        used = set(
-            session.scalars(
-                select(models.Batch.number).where(
-                    models.Batch.catalog_id == catalog.id,
-                    models.Batch.sender_party == job.party,
-                    models.Batch.receiver_party == "",
-                )
-            )
-        )
+    day, used = today(catalog), used_numbers(job, stream)
     letter = {"sealed": "S", "correction": "C"}[kind]
-    used |= {batch.descriptor.batch for batch in job.streams.all_batches(stream)}
     number = next(name for n in range(1, len(used) + 2) if (name := f"{letter}{day:%Y%m%d}-{n}") not in used)
     return job.descriptor(catalog, key, stream, number=number, kind=kind, period=day.isoformat())
 

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
-
-from sqlalchemy import select
 
 from ledger.anchor.claims import propose
 from ledger.batch.book import StreamLedger, save_batch
 from ledger.batch.build import Built
 from ledger.batch.fold import fold_entries
 from ledger.batch.job import Job
-from ledger.batch.stream import AnnouncedBatch, StreamId, snapshot_number
+from ledger.batch.numbering import free_snapshots, today
+from ledger.batch.series import Series, reach
+from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
 from ledger.counterpart.compare import BatchComparison, compare_with
-from ledger.counterpart.sketches import sketch_for, sketch_on_chain
+from ledger.counterpart.sketches import answering_sketch, sketch_for
 from ledger.delivery.receive import Received
 from ledger.delivery.standing import Awaited, Notes, contradiction, held_of, refuse_withdrawals
 from ledger.descriptor import Descriptor, batch_number
@@ -33,8 +32,6 @@ from ledger.errors import InputError
 from ledger.keys import CatalogKeys, ExchangeKey
 from ledger.reconcile.findings import Verdict
 from ledger.reconcile.lawful import open_settled
-from ledger.sketch import CELL_SIZE
-from ledger.store import models
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,13 @@ def announce(job: Job, catalog: Catalog, *, to: str, number: str | None = None) 
 
 
 def _take(job: Job, catalog: Catalog, key: ExchangeKey, stream: StreamId, number: str | None) -> Taken:
-    upto = _last(job, stream, number)
+    series = next(reversed(job.series(stream).series), None)
+    upto = _last(series, stream, number)
     job.check_series(stream, catalog, key)
     ledger = job.book.load_stream(job.streams, stream, catalog, key.for_catalog(catalog))
     built = fold_entries(ledger, upto).built()
-    descriptor, known = _descriptor(job, catalog, key, stream, upto.descriptor.batch)
+    last = str(reach(upto))
+    descriptor, known = _descriptor(job, catalog, key, stream, last)
     batch_id = descriptor.batch_id.hex()
     said = known.sent[-1] if known is not None else None
     fresh = said is None or (said.size, said.root) != (built.size, built.root)
@@ -82,12 +81,15 @@ def _take(job: Job, catalog: Catalog, key: ExchangeKey, stream: StreamId, number
             sketch = sketch_for(key, descriptor.batch_id, built) if stream.receiver else None
             propose(session, entry_set, known_revisions=0 if known is None else len(known.sent), sketch=sketch)
         job.anchor()
-    return Taken(descriptor.batch, batch_id, upto.descriptor.batch, job.anchored(batch_id), fresh)
+    return Taken(descriptor.batch, batch_id, last, job.anchored(batch_id), fresh)
 
 
-def _last(job: Job, stream: StreamId, number: str | None) -> AnnouncedBatch:
-    """The batch named, or the last that we anchored in the stream: what the receiver alone anchored under our name is no part of it."""
-    batches = [batch for batch in job.streams.batches(stream) if batch.sent]
+def _last(series: Series | None, stream: StreamId, number: str | None) -> AnnouncedBatch:
+    """The batch named, or the last that we anchored in the present series: what the receiver alone anchored under our name is no part of it.
+
+    A bridge stands for the last batch that it carried.
+    """
+    batches = [] if series is None else [batch for batch in series.batches if batch.sent]
     if not batches:
         to_zh = f"发给 {stream.receiver} 的" if stream.receiver else "本方数据源的"
         to_en = f"to {stream.receiver}" if stream.receiver else "of an own source"
@@ -102,9 +104,9 @@ def _last(job: Job, stream: StreamId, number: str | None) -> AnnouncedBatch:
     if number is None:
         return batches[-1]
     name = batch_number(number)
-    found = next((batch for batch in batches if batch.descriptor.batch == name), None)
+    found = next((batch for batch in batches if reach(batch) == name), None)
     if found is None:
-        there = [batch.descriptor.batch for batch in batches]
+        there = [str(reach(batch)) for batch in batches]
         raise InputError(
             "snapshot.unknown_batch",
             f"{stream.catalog_id} 的数据流中没有批次 {name}（快照不能截至另一快照）；现有：{'、'.join(there)}",
@@ -118,32 +120,18 @@ def _descriptor(
     job: Job, catalog: Catalog, key: ExchangeKey, stream: StreamId, upto: str
 ) -> tuple[Descriptor, AnnouncedBatch | None]:
     """The descriptor of today's snapshot up to that batch, and what of it is on chain already."""
-    day = (datetime.now(UTC) + catalog.offset).date()
-    today = snapshot_number(day, 1, "").partition("-")[0] + "-"
+    prefix = f"P{today(catalog):%Y%m%d}-"
 
     def described(number: str) -> Descriptor:
         return job.descriptor(catalog, key, stream, number=number, kind="snapshot", period="")
 
     for known in reversed(job.streams.snapshots(stream)):
-        if known.sent and known.upto == upto and known.descriptor.batch.startswith(today):
+        if known.sent and known.upto == upto and known.descriptor.batch.startswith(prefix):
             descriptor = described(known.descriptor.batch)
             # Another id: of another series.
             if descriptor.batch_id.hex() == known.batch_id:
                 return descriptor, known
-    with job.store.read() as session:
-        used = set(
-            session.scalars(
-                select(models.Batch.number).where(
-                    models.Batch.catalog_id == stream.catalog_id,
-                    models.Batch.sender_party == stream.sender,
-                    models.Batch.receiver_party == stream.receiver,
-                )
-            )
-        )
-    used |= {batch.descriptor.batch for batch in job.streams.all_batches(stream)}
-    taken = {name.partition(":")[0] for name in used}
-    count = next(n for n in range(1, len(taken) + 2) if f"{today}{n}" not in taken)
-    return described(snapshot_number(day, count, upto)), None
+    return described(free_snapshots(job, catalog, stream, upto)[0]), None
 
 
 @dataclass(frozen=True)
@@ -213,14 +201,15 @@ def receive(job: Job, catalog: Catalog, *, sender: str, number: str | None = Non
         # Found again: the reading may have become a newer one.
         awaited = _awaited(job, catalog, _announced(job, stream, name), ledger, keys)
         batch = awaited.batch
-        with job.book.archive_writer(catalog, batch.batch_id) as archive:
+        with job.book.archive_writer(awaited.catalog, batch.batch_id) as archive:
             held, notes = held_of(job, awaited, table, archive)
             refuse_withdrawals(job, awaited, held)
             notes += contradiction(awaited)
             with job.store.write() as session:
                 save_batch(session, batch.descriptor, stream, awaited.catalog)
+                sketch = answering_sketch(job, batch, held)
                 held_set = job.book.save_set(session, batch.batch_id, "held", held, archive)
-                propose(session, held_set, known_revisions=len(batch.received), sketch=_sketch(job, awaited, held))
+                propose(session, held_set, known_revisions=len(batch.received), sketch=sketch)
     job.anchor()
     found = compare_with(job, catalog, sender, number=name)
     # We may send that party a batch of the same number.
@@ -248,17 +237,23 @@ def _announced(job: Job, stream: StreamId, number: str | None) -> AnnouncedBatch
 
 def _awaited(job: Job, catalog: Catalog, batch: AnnouncedBatch, ledger: StreamLedger, keys: CatalogKeys) -> Awaited:
     told, stream = batch.descriptor, batch.stream
-    if told.catalog_digest != catalog.digest.hex():
+    arranged, current = job.series(stream), job.current(stream)
+    series = arranged.of(batch)
+    if series is None or current is None or series.number != current.number:
+        later = series is not None and current is not None and series.number > current.number
         raise InputError(
-            "snapshot.other_catalog",
-            f"快照按目录 {told.catalog}（摘要 {told.catalog_digest}）上链，本地目录 {catalog.name} 摘要为 {catalog.digest.hex()}；请与发送方统一目录",
-            f"the snapshot was anchored under {told.catalog} (digest {told.catalog_digest}); ours is {catalog.name} "
-            f"(digest {catalog.digest.hex()}): agree on the catalog with the sender",
-            catalog.id,
+            "snapshot.other_series",
+            f"快照 {told.batch} 按目录 {told.catalog}、密钥 {told.key_id} 上链，属于另一系列；"
+            + (f"请先执行 bridge {catalog.id} --from {stream.sender}" if later else "该系列已被衔接取代"),
+            f"snapshot {told.batch} stands under {told.catalog} and key {told.key_id}, another series; "
+            + (
+                f"run bridge {catalog.id} --from {stream.sender} first"
+                if later
+                else "a bridge has left that series behind"
+            ),
+            told.batch,
         )
-    key = job.workspace.key_by_id(stream.sender, told.key_id)
-    job.check_series(stream, catalog, key)
-    folded = job.streams.folded(batch)
+    folded = series.folded(batch)
     if not folded:
         raise InputError(
             "snapshot.unknown_batch",
@@ -268,7 +263,8 @@ def _awaited(job: Job, catalog: Catalog, batch: AnnouncedBatch, ledger: StreamLe
             told.batch,
         )
     inside = {it.batch_id for it in folded}
-    unknown = [it.descriptor.batch for it in ledger.open if it.sent and it.batch_id not in inside]
+    own = {it.batch_id for it in series.batches}
+    unknown = [it.descriptor.batch for it in ledger.open if it.sent and it.batch_id in own - inside]
     if unknown:
         raise InputError(
             "snapshot.later_open",
@@ -279,13 +275,4 @@ def _awaited(job: Job, catalog: Catalog, batch: AnnouncedBatch, ledger: StreamLe
             "snapshot",
             told.batch,
         )
-    return Awaited(catalog, batch, folded, ledger, key, keys, ledger.after(folded[-1]))
-
-
-def _sketch(job: Job, awaited: Awaited, held: Built) -> bytes | None:
-    """The sketch of what we hold, in as many cells as the sender chose; where both hold the same none is needed."""
-    sent = awaited.batch.sent[-1]
-    if (sent.size, sent.root) == (held.size, held.root):
-        return None
-    cells = len(sketch_on_chain(job, sent)) // CELL_SIZE
-    return sketch_for(awaited.key, bytes.fromhex(awaited.batch.batch_id), held, cells or None)
+    return Awaited(keys.catalog, batch, folded, ledger, keys, ledger.after(folded[-1]))

@@ -66,6 +66,11 @@ class StreamLedger:
         """Batch numbers, in the order of the history's batches."""
         return [batch.announced.descriptor.batch for batch in self.known]
 
+    @property
+    def apart(self) -> frozenset[bytes]:
+        """The key tags, in this series, of what bridges left behind: rows of them stand under an older one."""
+        return frozenset(tag for left in self.left for tag in left.now.values())
+
     def before(self, batch: AnnouncedBatch | None) -> History:
         """The fold of the known batches that come before `batch` in the stream; all of them for a batch not yet on chain.
 

@@ -20,7 +20,7 @@ from ledger.catalog import Catalog
 from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
-from ledger.kernel.sorting import TAG, duplicate_tags, sort_entries
+from ledger.kernel.sorting import TAG, EntryIndex, duplicate_tags, sort_entries
 from ledger.kernel.stages import Stages
 from ledger.keys import CatalogKeys
 from ledger.record import Unreadable, withdrawal
@@ -244,6 +244,26 @@ class Builder:
     def _shown_key(self, record_key: bytes) -> str:
         values: dict[str, str] = json.loads(record_key)["key"]
         return " ".join(shown_value(self._catalog.by_name[name], value) for name, value in values.items())
+
+
+def add_among(builder: Builder, chunks: Iterable[Chunk], entries: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Give `builder` the rows that are among `entries` (of which no two share a tag), each once; which of them were found."""
+    index = EntryIndex(entries)
+    found = np.zeros(len(entries), np.bool_)
+    for chunk in chunks:
+        result = builder.kernel.run(chunk)
+        at = index.lookup(np.ascontiguousarray(result.entries[:, TAG]))
+        same = at >= 0
+        same[same] = (entries[at[same]] == result.entries[same]).all(axis=1) & ~found[at[same]]
+        rows = np.flatnonzero(same)
+        # The same row twice in one chunk is taken once as well.
+        _, first = np.unique(at[rows], return_index=True)
+        rows = rows[first]
+        found[at[rows]] = True
+        mask = np.zeros(len(chunk), np.bool_)
+        mask[result.rows[rows]] = True
+        builder.add_result(chunk, result_of(result, mask))
+    return found
 
 
 def row_versions(chunk: Chunk) -> npt.NDArray[np.int64] | None:

@@ -35,6 +35,11 @@ class Series:
     batches: tuple[AnnouncedBatch, ...] = ()
     snapshots: tuple[AnnouncedBatch, ...] = ()
 
+    @property
+    def every(self) -> tuple[AnnouncedBatch, ...]:
+        """All of it, snapshots last."""
+        return (*self.batches, *self.snapshots)
+
     def folded(self, snapshot: AnnouncedBatch) -> tuple[AnnouncedBatch, ...] | None:
         """What a snapshot of this series folds, oldest first; of its own bridge that bridge alone. None if it names no batch before it."""
         if self.bridge is not None and snapshot.batch_id == self.bridge.new.batch_id:
@@ -55,7 +60,7 @@ class StreamSeries:
 
     def of(self, batch: AnnouncedBatch) -> Series | None:
         """The series that a batch or snapshot belongs to; None for a stray."""
-        mine = (it for it in self.series if any(one.batch_id == batch.batch_id for one in (*it.batches, *it.snapshots)))
+        mine = (it for it in self.series if any(one.batch_id == batch.batch_id for one in it.every))
         return next(mine, None)
 
 

@@ -442,7 +442,17 @@ def _two_parties(add: Callable[[str, str, str, str], argparse.ArgumentParser], c
         "begin a new series: another catalog version or key epoch",
     )
     bridge.add_argument("catalog", metavar="CATALOG")
-    _between(bridge, "--to")
+    across = bridge.add_mutually_exclusive_group()
+    _between(across, "--to")
+    _between(across, "--from")
+    bridge.add_argument(
+        "--entries",
+        metavar="FILE",
+        help=say(
+            "与 --from 同用：对方新系列首批的条目文件（差异摘要解不开时）",
+            "with --from: the sender's entry file of the new half, where its sketch does not suffice",
+        ),
+    )
 
     for name, zh, en in (
         ("export", "导出本方某批次的条目文件", "write the entries of a batch as this party anchored it"),

@@ -19,6 +19,7 @@ from ledger.batch.book import StreamLedger
 from ledger.batch.erasures import erased_tags
 from ledger.batch.fold import open_entries
 from ledger.batch.job import Job
+from ledger.batch.series import Series
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
@@ -81,20 +82,36 @@ def compare_with(job: Job, catalog: Catalog, party: str, *, number: str | None =
 
 
 def _compare_stream(job: Job, catalog: Catalog, stream: StreamId, party: str) -> list[BatchComparison]:
-    newest = job.streams.all_batches(stream)[-1].descriptor
-    keys = job.workspace.key_by_id(party, newest.key_id).for_catalog(catalog)
-    ledger = job.book.load_stream(job.streams, stream, catalog, keys)
     with job.store.read() as session:
         erased = {tag.hex() for tag in erased_tags(session, stream)}
+    arranged = job.series(stream)
+    opened: dict[int, tuple[StreamLedger, CatalogKeys]] = {}
     compared: list[BatchComparison] = []
     sides: list[_Sides] = []
     for batch in job.streams.all_batches(stream):
         ours, theirs = _last(batch.claims(job.party)), _last(batch.claims(party))
+        series = arranged.of(batch)
+        if series is None:
+            sides.append(_Sides(None, None, None, ()))
+            compared.append(BatchComparison(batch, Verdict.UNDETERMINED, ours, theirs, notes=(_STRAY,)))
+            continue
+        if series.number not in opened:
+            opened[series.number] = _ledger(job, stream, series)
+        ledger, keys = opened[series.number]
         side = _sides(job, batch, ours, theirs, party)
         sides.append(side)
-        compared.append(_compare(job, catalog, keys, ledger, batch, side, (ours, theirs)))
+        compared.append(_compare(job, keys.catalog, keys, ledger, batch, side, (ours, theirs)))
     settled = [_settled(compared, sides, at, _later(job.streams, compared, at)) for at in range(len(compared))]
     return [_with_settled(it, found, erased) for it, found in zip(compared, settled, strict=True)]
+
+
+def _ledger(job: Job, stream: StreamId, series: Series) -> tuple[StreamLedger, CatalogKeys]:
+    """A series as far as it is known here: of one whose beginning was not taken over, its keys and no entries."""
+    current = job.current(stream)
+    if current is None or series.number <= current.number:
+        return job.ledger(stream, series)
+    keys = job.keys(stream, series)
+    return job.book.load_stream(job.streams, stream, keys.catalog, keys, series), keys
 
 
 def _sides(
@@ -379,6 +396,10 @@ def _partial(cells: int, ours: AnchorRecord, theirs: AnchorRecord) -> tuple[str,
     )
 
 
+_STRAY = (
+    "该批次按另一目录或密钥上链，其前没有衔接：不属于任何系列，无从比对",
+    "this batch was anchored under another catalog or key with no bridge before it: it belongs to no series and cannot be compared",
+)
 _NO_SKETCH = (
     "对方上链时未带差异摘要：只确定双方不同；请对方 export entries，本方 import entries 后再核对",
     "the other side's anchor came without a sketch: certain is that both differ; ask it for its entry file (export entries) and import it",

@@ -24,6 +24,19 @@ def sketch_on_chain(job: Job, record: AnchorRecord) -> bytes:
     return job.link.registry.events([record])[record].sketch
 
 
+def answering_sketch(job: Job, batch: AnnouncedBatch, held: Built) -> bytes | None:
+    """The encrypted sketch of what we hold, for the sender, in as many cells as the sender's last anchor has.
+
+    None where both hold the same: then none is needed.
+    """
+    sent = batch.sent[-1]
+    if (sent.size, sent.root) == (held.size, held.root):
+        return None
+    cells = len(sketch_on_chain(job, sent)) // sketches.CELL_SIZE
+    key = job.workspace.key_by_id(batch.stream.sender, batch.descriptor.key_id)
+    return sketch_for(key, bytes.fromhex(batch.batch_id), held, cells or None)
+
+
 def their_sketch(job: Job, batch: AnnouncedBatch, record: AnchorRecord, party: str) -> sketches.Sketch | None:
     """The sketch of `record`, an anchor of `party`, in clear; None if it came without one.
 

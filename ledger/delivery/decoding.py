@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from ledger import sketch as sketches
 from ledger.batch.book import StreamLedger, save_batch
-from ledger.batch.build import Builder, Built, result_of
+from ledger.batch.build import Builder, Built, add_among, result_of
 from ledger.batch.job import Job
 from ledger.counterpart.learn import RECORD, Told, key_finder, tell
 from ledger.counterpart.sketches import their_sketch
 from ledger.delivery.incoming import Incoming
 from ledger.errors import InputError
 from ledger.kernel.entries import Kernel
-from ledger.kernel.sorting import TAG, EntryIndex
-from ledger.store.archive import ArchiveWriter
+from ledger.kernel.sorting import TAG
+from ledger.store.archive import ArchiveWriter, among
 
 Entries = npt.NDArray[np.uint8]
 
@@ -81,7 +81,7 @@ def _unaccounted(job: Job, incoming: Incoming, ledger: StreamLedger) -> Entries:
             keep = keys < 0
             known = np.flatnonzero(~keep)
             keep[known] = ~ledger.history.matches(keys[known], result.entries[known, TAG.stop :])
-            keep &= later.lookup(tags) < 0
+            keep &= (later.lookup(tags) < 0) & ~among(tags, ledger.apart)
             mask = np.zeros(len(chunk), np.bool_)
             mask[result.rows[keep]] = True
             builder.add_result(chunk, result_of(result, mask))
@@ -97,7 +97,8 @@ def keep_lawful(job: Job, incoming: Incoming, theirs: Entries, told: Sequence[To
     anchor = incoming.batch.sent[-1]
     with job.book.archive_writer(incoming.catalog, incoming.batch.batch_id) as archive:
         builder = Builder(incoming.catalog, incoming.keys, archive=archive)
-        held = _add_rows(job, incoming, builder, theirs)
+        with job.workspace.open_source(incoming.catalog) as table:
+            held = add_among(builder, table.scan(), theirs)
         for row in np.flatnonzero(~held).tolist():
             entry, it = theirs[row], told[row]
             if it.canonical is not None:
@@ -113,28 +114,6 @@ def keep_lawful(job: Job, incoming: Incoming, theirs: Entries, told: Sequence[To
                 incoming.catalog.id,
             )
         _save_lawful(job, incoming, built, archive)
-
-
-def _add_rows(job: Job, incoming: Incoming, builder: Builder, theirs: Entries) -> npt.NDArray[np.bool_]:
-    """Take in the rows of the source that are among the sender's entries, each once; which of them were found."""
-    index = EntryIndex(theirs)
-    held = np.zeros(len(theirs), np.bool_)
-    kernel = Kernel(incoming.catalog, incoming.keys)
-    with job.workspace.open_source(incoming.catalog) as table:
-        for chunk in table.scan():
-            result = kernel.run(chunk)
-            at = index.lookup(np.ascontiguousarray(result.entries[:, TAG]))
-            same = at >= 0
-            same[same] = (theirs[at[same]] == result.entries[same]).all(axis=1) & ~held[at[same]]
-            rows = np.flatnonzero(same)
-            # The same row twice in one chunk is taken once as well.
-            _, first = np.unique(at[rows], return_index=True)
-            rows = rows[first]
-            held[at[rows]] = True
-            mask = np.zeros(len(chunk), np.bool_)
-            mask[result.rows[rows]] = True
-            builder.add_result(chunk, result_of(result, mask))
-    return held
 
 
 def _save_lawful(job: Job, incoming: Incoming, built: Built, archive: ArchiveWriter | None) -> None:

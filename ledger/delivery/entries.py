@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ledger.batch.book import save_batch
 from ledger.batch.build import Built, root_hex
@@ -84,22 +85,13 @@ def import_entries(job: Job, catalog: Catalog, file: Path, *, number: str, party
             "--batch",
         )
     record = claims[-1]
-    if not file.is_file():
-        raise InputError("entries.missing", "没有这个文件", "there is no such file", str(file))
-    try:
-        given = read_entries(file, hash_file(file)).entries
-    except StoreError as error:
+    given = read_given(file, record, number)
+    if _begins_series(job, batch):
         raise InputError(
-            "entries.file", f"不是条目文件：{error.zh}", f"not an entry file: {error.en}", str(file)
-        ) from error
-    if (len(given), root_hex(given)) != (record.size, record.root):
-        raise InputError(
-            "entries.root",
-            f"条目文件有 {len(given)} 条，根 {root_hex(given)[:16]}…；{party} 上链的是 {record.size} 条，根 {record.root[:16]}…："
-            "不是该批次最后一版的条目，未导入",
-            f"the file has {len(given)} entries, root {root_hex(given)[:16]}…; {party} anchored {record.size}, root {record.root[:16]}…: "
-            "these are not the entries of its last revision, nothing was taken in",
-            str(file),
+            "entries.bridge",
+            f"{number} 是 {party} 衔接新系列的批次，请以 bridge {catalog.id} --from {party} --entries {file} 接续",
+            f"{number} begins a new series of {party}: take it over with bridge {catalog.id} --from {party} --entries {file}",
+            "--batch",
         )
     if batch.stream.sender != party or batch.descriptor.kind == "snapshot":
         role: models.Role = "lawful" if batch.stream.sender == party else "held"
@@ -126,6 +118,35 @@ def import_entries(job: Job, catalog: Catalog, file: Path, *, number: str, party
         )
     keep_lawful(job, incoming, given, told)
     return Exchanged(batch, record)
+
+
+def read_given(file: Path, record: AnchorRecord, number: str) -> npt.NDArray[np.uint8]:
+    """The entries in an entry file, which must be those that were anchored; InputError `entries.*` for another file."""
+    if not file.is_file():
+        raise InputError("entries.missing", "没有这个文件", "there is no such file", str(file))
+    try:
+        given = read_entries(file, hash_file(file)).entries
+    except StoreError as error:
+        raise InputError(
+            "entries.file", f"不是条目文件：{error.zh}", f"not an entry file: {error.en}", str(file)
+        ) from error
+    if (len(given), root_hex(given)) != (record.size, record.root):
+        raise InputError(
+            "entries.root",
+            f"条目文件有 {len(given)} 条，根 {root_hex(given)[:16]}…；{record.party} 上链的是 {record.size} 条，根 {record.root[:16]}…："
+            "不是该批次最后一版的条目，未导入",
+            f"the file has {len(given)} entries, root {root_hex(given)[:16]}…; {record.party} anchored {record.size}, root {record.root[:16]}…: "
+            "these are not the entries of its last revision, nothing was taken in",
+            str(file),
+        )
+    return given
+
+
+def _begins_series(job: Job, batch: AnnouncedBatch) -> bool:
+    """True for the new half of a bridge that another party made."""
+    series = job.series(batch.stream).of(batch)
+    bridge = None if series is None else series.bridge
+    return bridge is not None and bridge.new.batch_id == batch.batch_id and batch.stream.sender != job.party
 
 
 def _batch(job: Job, catalog: Catalog, number: str, party: str) -> AnnouncedBatch:

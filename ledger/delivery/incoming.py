@@ -12,6 +12,7 @@ from ledger.batch.book import StreamLedger, now, save_batch
 from ledger.batch.build import NO_EARLIER, Builder, Built
 from ledger.batch.intake import FileOptions, build_from_file
 from ledger.batch.job import Job
+from ledger.batch.series import Series
 from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.config import SourceConfig
@@ -35,6 +36,7 @@ class Incoming:
     batch: AnnouncedBatch
     stream: StreamId
     keys: CatalogKeys
+    series: Series
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,28 @@ def expect(job: Job, catalog: Catalog, *, number: str, sender: str) -> Incoming:
             f"{number} to state what you hold",
             "--batch",
         )
-    if told.catalog_digest != catalog.digest.hex():
+    arranged, current = job.series(stream), job.current(stream)
+    job.check_strays(arranged)
+    series = arranged.of(batch)
+    if series is None or current is None:
+        raise ValueError("an announced batch that is no stray stands in a series")
+    if series.number != current.number:
+        later = series.number > current.number
         raise InputError(
-            "receive.other_catalog",
-            f"批次按目录 {told.catalog}（摘要 {told.catalog_digest}）上链，本地目录 {catalog.name} 摘要为 {catalog.digest.hex()}；请与发送方统一目录",
-            f"the batch was anchored under {told.catalog} (digest {told.catalog_digest}); ours is {catalog.name} "
-            f"(digest {catalog.digest.hex()}): agree on the catalog with the sender",
-            catalog.id,
+            "receive.other_series",
+            f"批次 {number} 按目录 {told.catalog}、密钥 {told.key_id} 上链，属于另一系列；"
+            + (f"请先执行 bridge {catalog.id} --from {sender}" if later else "该系列已被衔接取代，不再接收"),
+            f"batch {number} stands under {told.catalog} and key {told.key_id}, another series; "
+            + (
+                f"run bridge {catalog.id} --from {sender} first"
+                if later
+                else "a bridge has left that series behind, nothing of it is received any more"
+            ),
+            "--batch",
         )
-    key = job.workspace.key_by_id(sender, told.key_id)
-    job.check_series(stream, catalog, key)
-    return Incoming(catalog, source, batch, stream, key.for_catalog(catalog))
+    # The sender decides which version its records are of; ours may be newer already.
+    keys = job.keys(stream, series)
+    return Incoming(keys.catalog, source, batch, stream, keys, series)
 
 
 def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
@@ -122,7 +135,7 @@ def take_file(job: Job, incoming: Incoming, file: FileOptions) -> Delivered:
 
 def ledger_of(job: Job, incoming: Incoming) -> StreamLedger:
     """The stream of an incoming batch as this workspace knows it now."""
-    return job.book.load_stream(job.streams, incoming.stream, incoming.catalog, incoming.keys)
+    return job.ledger(incoming.stream, incoming.series)[0]
 
 
 def load_file(job: Job, incoming: Incoming, file: FileOptions) -> None:

@@ -22,6 +22,7 @@ from ledger.kernel.sorting import TAG, EntryIndex
 from ledger.keys import CatalogKeys
 from ledger.progress import watched
 from ledger.source.source import Source
+from ledger.store.archive import among
 
 Tags = npt.NDArray[np.uint8]
 
@@ -32,7 +33,8 @@ class Expected:
 
     `delivered` are the entries of the delivery (the verified ones, else those of the file), None where neither is known. `stream`
     is the fold of all known batches, `later` of those after this one. `baseline` holds the tags (n,16) of rows no batch knew at the
-    last receive, None if there was none; `held` the entries (n,64) of our last revision.
+    last receive, None if there was none; `held` the entries (n,64) of our last revision. Rows of the key tags `apart` stand under an
+    older series.
     """
 
     number: str
@@ -43,6 +45,7 @@ class Expected:
     later: History
     baseline: Tags | None
     held: npt.NDArray[np.uint8] | None
+    apart: frozenset[bytes] = frozenset()
 
 
 @dataclass
@@ -69,6 +72,10 @@ class Landing:
             keep = self._landed(chunk, result)
             yield chunk, result_of(result, keep)
 
+    def unknown_tags(self) -> Tags:
+        """All of `unknown`, (n,16)."""
+        return np.concatenate([np.zeros((0, 16), np.uint8), *self.unknown])
+
     def _landed(self, chunk: Chunk, result: Result) -> npt.NDArray[np.bool_]:
         expected = self.expected
         keep = np.zeros(len(chunk), np.bool_)
@@ -78,7 +85,7 @@ class Landing:
             extra = np.frombuffer(b"".join(result.refused_keys[row][0] for row in refused), np.uint8).reshape(-1, 16)
             tags = np.concatenate([tags, extra])
         rows = np.concatenate([result.rows, np.array(refused, np.int64)])
-        unknown = expected.stream.lookup(tags) < 0
+        unknown = (expected.stream.lookup(tags) < 0) & ~among(tags, expected.apart)
         inside = np.zeros(len(tags), np.bool_)
         if self.delivered_index is not None:
             at = self.delivered_index.lookup(tags)

@@ -22,7 +22,7 @@ from ledger.batch.job import Job
 from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
-from ledger.counterpart.sketches import sketch_for, sketch_on_chain
+from ledger.counterpart.sketches import answering_sketch
 from ledger.delivery.closing import close_batch, closing_of, refuse_closed
 from ledger.delivery.decoding import Learnt, learn_lawful
 from ledger.delivery.incoming import Delivered, Incoming, expect, ledger_of, load_file, take_file
@@ -31,7 +31,6 @@ from ledger.errors import InputError
 from ledger.kernel.sorting import TAG, EntryIndex
 from ledger.reconcile.compare import Comparer, OpenVersion
 from ledger.reconcile.findings import Finding, Verdict
-from ledger.sketch import CELL_SIZE
 from ledger.store import models
 from ledger.store.archive import among
 
@@ -132,7 +131,7 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
                 return land(job, incoming, delivered, baseline=baseline)
         if nothing and not equal:
             return _undetermined(batch, learnt.notes)
-        sketch = None if equal else _sketch(job, incoming, held)
+        sketch = answering_sketch(job, batch, held)
         with job.store.write() as session:
             save_batch(session, batch.descriptor, incoming.stream, catalog)
             # Landed rows that are what the sender anchored are the lawful entries, and the archive is theirs.
@@ -142,7 +141,7 @@ def land(job: Job, incoming: Incoming, delivered: Delivered | None = None, *, ba
             held_set = job.book.save_set(session, batch.batch_id, "held", held, None if proven else archive)
             propose(session, held_set, known_revisions=len(batch.received), sketch=sketch)
             if not by_column:
-                _save_baseline(session, incoming, landing)
+                save_baseline(session, incoming.stream, landing.unknown_tags())
     job.anchor()
     if proven:
         # Now that the lawful entries are known, what landed is compared with them: rows without an entry are findings too.
@@ -166,13 +165,6 @@ def _erased_note(count: int) -> tuple[str, str]:
         f"本方已删除原文的记录 {count} 条不在所持之列，双方的根因此不同；其余一致",
         f"{count} record(s) that were erased here are not held, which is why the roots differ; all else matches",
     )
-
-
-def _sketch(job: Job, incoming: Incoming, held: Built) -> bytes | None:
-    """The sketch of what we hold, for the sender, in as many cells as the sender chose; where both hold the same none is needed."""
-    sent = sketch_on_chain(job, incoming.batch.sent[-1])
-    key = job.workspace.key_by_id(incoming.stream.sender, incoming.batch.descriptor.key_id)
-    return sketch_for(key, bytes.fromhex(incoming.batch.batch_id), held, len(sent) // CELL_SIZE or None)
 
 
 def _verdict(equal: bool, lawful_known: bool, findings: tuple[Finding, ...]) -> Verdict:
@@ -219,6 +211,7 @@ def _expected(
         later=ledger.after(incoming.batch),
         baseline=baseline,
         held=None if last is None else job.book.read_set(last).entries,
+        apart=ledger.apart,
     )
 
 
@@ -280,19 +273,17 @@ def _add_gone(builder: Builder, expected: Expected, landing: Landing) -> None:
         builder.add_entries(frozen, np.zeros(len(frozen), np.bool_))
 
 
-def _save_baseline(session: Session, incoming: Incoming, landing: Landing) -> None:
-    tags = np.concatenate(landing.unknown) if landing.unknown else np.zeros((0, 16), np.uint8)
+def save_baseline(session: Session, stream: StreamId, tags: Tags) -> None:
+    """Record the key tags (n,16) of all rows that no batch of the stream knows, in place of those recorded before."""
     session.execute(
         delete(models.Baseline).where(
-            models.Baseline.catalog_id == incoming.catalog.id,
-            models.Baseline.sender_party == incoming.stream.sender,
+            models.Baseline.catalog_id == stream.catalog_id,
+            models.Baseline.sender_party == stream.sender,
         )
     )
     moment = now()
     session.add_all(
-        models.Baseline(
-            catalog_id=incoming.catalog.id, sender_party=incoming.stream.sender, key_tag=tag, first_seen_at=moment
-        )
+        models.Baseline(catalog_id=stream.catalog_id, sender_party=stream.sender, key_tag=tag, first_seen_at=moment)
         for tag in sorted({row.tobytes().hex() for row in tags})
     )
 
@@ -306,12 +297,14 @@ def _baseline_before_load(job: Job, incoming: Incoming) -> Tags | None:
             return None
     ledger = ledger_of(job, incoming)
     landing = start_landing(
-        incoming.catalog, incoming.keys, Expected("", False, None, None, ledger.history, ledger.history, None, None)
+        incoming.catalog,
+        incoming.keys,
+        Expected("", False, None, None, ledger.history, ledger.history, None, None, ledger.apart),
     )
     with job.workspace.open_source(incoming.catalog) as table:
         for _ in landing.rows(table):
             pass
-    return np.unique(np.concatenate([np.zeros((0, 16), np.uint8), *landing.unknown]), axis=0)
+    return np.unique(landing.unknown_tags(), axis=0)
 
 
 def _undetermined(batch: AnnouncedBatch, notes: tuple[tuple[str, str], ...]) -> Received:

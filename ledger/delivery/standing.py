@@ -25,12 +25,12 @@ from ledger.counterpart.sketches import their_sketch
 from ledger.errors import InputError, StoreError
 from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG
-from ledger.keys import CatalogKeys, ExchangeKey
+from ledger.keys import CatalogKeys
 from ledger.progress import watched
 from ledger.record import REASONS, withdrawal
 from ledger.sketch import Difference, compare, decode
 from ledger.source.source import Source
-from ledger.store.archive import ArchiveWriter
+from ledger.store.archive import ArchiveWriter, among
 
 Notes = tuple[tuple[str, str], ...]
 
@@ -43,7 +43,6 @@ class Awaited:
     batch: AnnouncedBatch
     folded: Sequence[AnnouncedBatch]
     ledger: StreamLedger
-    key: ExchangeKey
     keys: CatalogKeys
     later: History
 
@@ -58,7 +57,8 @@ def held_of(job: Job, awaited: Awaited, table: Source, archive: ArchiveWriter | 
     for chunk in watched("核对快照", "stating what is held", table.scan()):
         result = kernel.run(chunk)
         unreadable += len(result.refused)
-        now = awaited.later.lookup(np.ascontiguousarray(result.entries[:, TAG])) < 0
+        tags = np.ascontiguousarray(result.entries[:, TAG])
+        now = (awaited.later.lookup(tags) < 0) & ~among(tags, awaited.ledger.apart)
         known = now & _archived(awaited.ledger.history, beside, result.entries)
         builder.add_entries(result.entries[known], np.zeros(int(known.sum()), np.bool_))
         fresh = np.zeros(len(chunk), np.bool_)
