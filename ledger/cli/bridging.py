@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(_taken_json(catalog, args.sender, taken))
     else:
         _tell_taken(catalog, args.sender, taken)
-    return taken.new.verdict.exit_code
+    return taken.verdict.exit_code
 
 
 def _left_json(left: Sequence[Left]) -> list[dict[str, object]]:
@@ -107,20 +107,20 @@ def _tell_bridged(catalog: Catalog, made: Bridged) -> None:
 
 
 def _taken_json(catalog: Catalog, sender: str, taken: TakenOver) -> dict[str, object]:
-    batch = taken.new.batch
+    batch = taken.batch
     return {
         "catalog": catalog.name,
         "sender": sender,
         "from": taken.before,
         "to": taken.after,
         "batch": batch.descriptor.batch,
-        "verdict": str(taken.new.verdict),
+        "verdict": str(taken.verdict),
         "carried": taken.carried,
         "not_carried": _left_json(taken.left),
         "old": None if taken.old is None else taken.old.comparison.as_json(),
-        "new": taken.new.comparison.as_json(),
+        "new": None if taken.new is None else taken.new.comparison.as_json(),
         "fresh": taken.fresh,
-        "notes": [say(zh, en) for zh, en in (*taken.notes, *taken.new.notes)],
+        "notes": [say(zh, en) for zh, en in (*taken.notes, *(() if taken.new is None else taken.new.notes))],
     }
 
 
@@ -129,7 +129,7 @@ def _tell_taken(catalog: Catalog, sender: str, taken: TakenOver) -> None:
     from ledger.cli.verdicts import verdict_words
 
     done = say("已接续", "taken over") if taken.fresh else say("此前已接续", "taken over before")
-    words = verdict_words(taken.new.verdict)
+    words = verdict_words(taken.verdict)
     print(
         say(
             f"{done}：{catalog.id}（来自 {sender}），{taken.before} → {taken.after}，对方随迁 {taken.carried} 条，未随迁 {len(taken.left)} 条；本方所持：{words}",
@@ -137,10 +137,13 @@ def _tell_taken(catalog: Catalog, sender: str, taken: TakenOver) -> None:
             f"what we hold: {words}",
         )
     )
-    if taken.new.comparison.findings:
-        print(findings_table(taken.new.comparison.findings))
+    notes = taken.notes
+    if taken.new is not None:
+        if taken.new.comparison.findings:
+            print(findings_table(taken.new.comparison.findings))
+        notes = (*notes, *taken.new.notes, *taken.new.comparison.notes)
     _tell_left(taken.left)
-    for zh, en in (*taken.notes, *taken.new.notes, *taken.new.comparison.notes):
+    for zh, en in notes:
         note(zh, en)
 
 

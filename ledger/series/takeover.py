@@ -23,7 +23,7 @@ from ledger.batch.job import Job
 from ledger.batch.joint import open_joint
 from ledger.batch.left import comparable
 from ledger.batch.series import Bridge, Series
-from ledger.batch.stream import StreamId
+from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.counterpart.sketches import their_sketch
 from ledger.delivery.entries import read_given
@@ -31,6 +31,7 @@ from ledger.delivery.receive import save_baseline
 from ledger.errors import InputError
 from ledger.kernel.sorting import TAG, sort_entries
 from ledger.keys import CatalogKeys
+from ledger.reconcile.findings import Verdict
 from ledger.series.bridge import Left, left_on_record, named
 from ledger.series.carry import ArchivedRows, Crossing, Rows, cross, read_rows
 from ledger.sketch import apply_difference, decode
@@ -46,16 +47,23 @@ Notes = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class TakenOver:
-    """A bridge taken over, and what we hold stated against both its halves. Not `fresh`: it had been taken over before."""
+    """A bridge taken over: `batch` is its new half, `new` what we hold stated against that, None where batches after it are not here yet.
+    Not `fresh`: it had been taken over before."""
 
+    batch: AnnouncedBatch
     old: Answered | None
-    new: Answered
+    new: Answered | None
     before: str
     after: str
     carried: int
     left: tuple[Left, ...]
     fresh: bool
     notes: Notes = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of what we hold against the new half."""
+        return Verdict.UNDETERMINED if self.new is None else self.new.verdict
 
 
 def take_over(job: Job, catalog: Catalog, *, sender: str, entries: Path | None = None) -> TakenOver:
@@ -85,8 +93,19 @@ def take_over(job: Job, catalog: Catalog, *, sender: str, entries: Path | None =
     if not series.bridge.old.received:
         answered = snapshot.receive(job, catalog, sender=sender, number=series.bridge.old.descriptor.batch)
     carried, left, notes = _take(job, stream, current, series, series.bridge, entries)
-    new = snapshot.receive(job, catalog, sender=sender, number=series.bridge.new.descriptor.batch)
-    return TakenOver(answered, new, current.told.catalog, series.told.catalog, carried, left, fresh=True, notes=notes)
+    new, waits = _stated(job, catalog, series.bridge.new)
+    names = current.told.catalog, series.told.catalog
+    return TakenOver(series.bridge.new, answered, new, *names, carried, left, fresh=True, notes=(*notes, *waits))
+
+
+def _stated(job: Job, catalog: Catalog, batch: AnnouncedBatch) -> tuple[Answered | None, Notes]:
+    """What we hold against the new half. With later batches open it cannot be told apart yet: the night states it once they are here."""
+    try:
+        return snapshot.receive(job, catalog, sender=batch.stream.sender, number=batch.descriptor.batch), ()
+    except InputError as error:
+        if error.code != "snapshot.later_open":
+            raise
+        return None, ((error.zh, error.en),)
 
 
 def _again(job: Job, catalog: Catalog, current: Series | None, series: tuple[Series, ...], sender: str) -> TakenOver:
@@ -98,11 +117,11 @@ def _again(job: Job, catalog: Catalog, current: Series | None, series: tuple[Ser
             "--from",
         )
     bridge = current.bridge
-    new = snapshot.receive(job, catalog, sender=sender, number=bridge.new.descriptor.batch)
+    new, waits = _stated(job, catalog, bridge.new)
     left = tuple(Left(tag, None, NOT_CARRIED) for tag in left_on_record(job, bridge.new))
     size = bridge.new.sent[-1].size
     before = series[current.number - 1].told.catalog
-    return TakenOver(None, new, before, current.told.catalog, size, left, fresh=False)
+    return TakenOver(bridge.new, None, new, before, current.told.catalog, size, left, fresh=False, notes=waits)
 
 
 def _take(

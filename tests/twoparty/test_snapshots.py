@@ -459,7 +459,7 @@ def test_a_number_that_does_not_say_how_far_it_goes_is_refused(pair: Pair) -> No
     pair.deliver("B1", ROWS)
     for number in ("P20260101-1:B9", "P20260101-1:", "SNAPSHOT", "P20260101-0:B1", "P20260101-2:P20260101-1:B9"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(snapshots, "snapshot_number", lambda *words, number=number: number)
+            patch.setattr(snapshots, "free_snapshots", lambda *words, number=number: [number])
             assert announce(pair)["batch"] == number
         assert refused(pair.city, "snapshot", "permits", "--from", "guangdong") == "snapshot.unknown_batch"
     # A batch of that number that comes only afterwards is not the one.
