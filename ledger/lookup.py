@@ -16,7 +16,7 @@ from ledger.batch.stream import AnnouncedBatch, StreamId
 from ledger.catalog import Catalog
 from ledger.errors import LedgerError
 from ledger.prove import Held, load_sides
-from ledger.record import MASK, Opened, open_canonical, record_key
+from ledger.record import MASK, Opened, open_canonical
 
 State = Literal["live", "withdrawn", "unknown"]
 
@@ -70,20 +70,25 @@ def look_up(job: Job, catalog: Catalog, key: str, *, values: bool = False) -> Fo
     """
     parsed = parse_key_argument(catalog, key)
     held, unread = load_sides(job, catalog)
-    streams = tuple(_in_stream(job, catalog, it, record_key(catalog, parsed), values=values) for it in held)
+    seen = (_in_stream(job, catalog, it, parsed, values=values) for it in held)
+    streams = tuple(it for it in seen if it is not None)
     states = {it.state for it in streams}
     state: State = "live" if "live" in states else "withdrawn" if "withdrawn" in states else "unknown"
     masked = {name: MASK if catalog.by_name[name].personal else value for name, value in parsed.items()}
     return Found(masked, state, streams, tuple(unread), job.view.block, job.view.time)
 
 
-def _in_stream(job: Job, catalog: Catalog, held: Held, name: bytes, *, values: bool) -> InStream:
+def _in_stream(job: Job, catalog: Catalog, held: Held, parsed: Mapping[str, str], *, values: bool) -> InStream | None:
+    """None for an older series that no longer speaks of the record."""
     ledger = held.ledger
     missing = tuple(batch.descriptor.batch for batch in ledger.open)
-    tag = held.keys.key_tag(name)
-    key = ledger.history.find(tag)
-    if key < 0:
+    tag = held.tag_of(catalog, parsed)
+    if held.left is not None and (tag is None or tag not in held.left):
+        return None
+    key = -1 if tag is None else ledger.history.find(tag)
+    if tag is None or key < 0:
         return InStream(ledger.stream, "unknown", (), missing, tag in ledger.erased)
+    catalog = held.keys.catalog
     versions = ledger.history.versions(key)
     opened: dict[Version, Opened] = {}
     if values:

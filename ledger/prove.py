@@ -7,7 +7,7 @@ verification that need no chain were passed with it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -27,8 +27,7 @@ from ledger.descriptor import batch_number
 from ledger.errors import ChainError, InputError, LedgerError, NotBuiltError
 from ledger.keys import CatalogKeys, digest
 from ledger.proof import AnchorHint, ProofFile, TrustFile, dump_proof
-from ledger.record import Opened, record_key
-from ledger.workspace import OWN
+from ledger.record import Opened, Refusal, normal, record_key
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,23 @@ class Proved:
 
 @dataclass(frozen=True)
 class Held:
-    """A stream this party is a side of, loaded."""
+    """A series of a stream that this party is a side of, loaded. Of an older series `left` are the tags that bridges left behind: what
+    else it holds has its latest version in a later one. None: the present series."""
 
     ledger: StreamLedger
     keys: CatalogKeys
+    left: frozenset[bytes] | None = None
+
+    def tag_of(self, catalog: Catalog, values: Mapping[str, str]) -> bytes | None:
+        """The key tag here of the key that `catalog` names; None if this series' version of the catalog has no such key."""
+        own = self.keys.catalog
+        if set(own.key) != set(catalog.key):
+            return None
+        try:
+            named = {name: normal(values[name], own.by_name[name], own) for name in own.key}
+        except Refusal:
+            return None
+        return self.keys.key_tag(record_key(own, named))
 
 
 @dataclass(frozen=True)
@@ -122,17 +134,34 @@ def load_sides(job: Job, catalog: Catalog) -> tuple[list[Held], list[tuple[Strea
         if job.party not in (stream.sender, stream.receiver) or not job.streams.batches(stream):
             # Of a stream of nothing but snapshots no version is known.
             continue
-        other = OWN if not stream.receiver else stream.receiver if stream.sender == job.party else stream.sender
         try:
-            key = job.workspace.key_by_id(other, job.streams.batches(stream)[-1].descriptor.key_id)
-            job.check_series(stream, catalog, key)
+            held += _series_held(job, stream)
         except (InputError, NotBuiltError) as error:
             # Anybody registered can announce a batch to us under a key we never had: it must not stop proofs of other streams.
             unread.append((stream, error))
-            continue
-        keys = key.for_catalog(catalog)
-        held.append(Held(job.book.load_stream(job.streams, stream, catalog, keys), keys))
     return held, unread
+
+
+def _series_held(job: Job, stream: StreamId) -> list[Held]:
+    """The series of a stream, the present one first."""
+    arranged, current = job.series(stream), job.current(stream)
+    job.check_strays(arranged)
+    if current is None:
+        return []
+    ledger, keys = job.ledger(stream, current)
+    # Of what comes after a bridge that was not taken over nothing is known here.
+    waiting = (batch for series in arranged.series[current.number + 1 :] for batch in series.batches)
+    held = [Held(replace(ledger, open=(*ledger.open, *waiting)), keys)]
+    for series in reversed(arranged.series[: current.number]):
+        try:
+            its = job.keys(stream, series)
+        except InputError:
+            # Told by the notes of the present one.
+            continue
+        then = job.book.load_stream(job.streams, stream, its.catalog, its, series)
+        left = next((it.tags for it in ledger.left if it.keys == its), frozenset())
+        held.append(Held(then, its, left))
+    return held
 
 
 def _refuse_snapshot(job: Job, catalog: Catalog, number: str) -> None:
@@ -198,10 +227,10 @@ def _choose(
 
 
 def _find(held: Held, catalog: Catalog, values: Mapping[str, str], number: str | None) -> list[_Found]:
-    tag = held.keys.key_tag(record_key(catalog, values))
+    tag = held.tag_of(catalog, values)
     ledger = held.ledger
-    key = ledger.history.find(tag)
-    if key < 0:
+    key = -1 if tag is None else ledger.history.find(tag)
+    if tag is None or key < 0 or (number is None and held.left is not None and tag not in held.left):
         return []
     versions = ledger.history.versions(key)
     if number is None:
@@ -285,6 +314,8 @@ def _proof(
     notes: Sequence[tuple[str, str]],
 ) -> Proved:
     batch, version, keys = found.batch, found.version, found.held.keys
+    # The version that the batch was anchored under.
+    catalog = keys.catalog
     if version.entry[16:32] in found.held.ledger.erased:
         label = key_label(catalog, values)
         raise InputError(

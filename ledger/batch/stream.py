@@ -98,10 +98,6 @@ class Streams:
         place, sequence = self._places.get(snapshot.stream, {}).get(snapshot.upto or "", (0, 0))
         return place if not snapshot.sent or sequence < snapshot.sent[0].sequence else 0
 
-    def folded(self, snapshot: AnnouncedBatch) -> tuple[AnnouncedBatch, ...]:
-        """The batches that a snapshot folds, oldest first; none if that cannot be told, see `reach`."""
-        return self.batches(snapshot.stream)[: self.reach(snapshot)]
-
     def superseding(self, snapshot: AnnouncedBatch, party: str) -> tuple[AnnouncedBatch, ...]:
         """The snapshots of the stream by which `party` left `snapshot` behind: first anchored by it later, or folding further.
 

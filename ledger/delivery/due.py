@@ -69,8 +69,9 @@ def due_withdrawals(job: Job, catalog: Catalog) -> Dues:
     if not sending or not (tags or erased):
         return Dues()
     sides, unread = load_sides(job, catalog)
-    receivers = [it for it in sides if it.ledger.stream in sending]
-    own = next((it for it in sides if not it.ledger.stream.receiver), None)
+    present = [it for it in sides if it.left is None]
+    receivers = [it for it in present if it.ledger.stream in sending]
+    own = next((it for it in present if not it.ledger.stream.receiver), None)
     found = {(it.party, it.key_tag): it for it in _erased(catalog, receivers)}
     if own is not None:
         found |= {(it.party, it.key_tag): it for it in _withdrawn(job, catalog, own, receivers, tags)}

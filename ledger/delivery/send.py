@@ -64,7 +64,11 @@ def send(
     if known is not None and known.batch_id != descriptor.batch_id.hex():
         raise number_taken(descriptor, known.descriptor.encode().decode())
     keys = key.for_catalog(catalog)
-    earlier = job.book.load_stream(job.streams, stream, catalog, keys).before(known)
+    series = next(reversed(job.series(stream).series), None)
+    ledger = (
+        job.book.load_stream(job.streams, stream, catalog, keys) if series is None else job.ledger(stream, series)[0]
+    )
+    earlier = ledger.before(known)
     batch_id = descriptor.batch_id.hex()
     with job.book.archive_writer(catalog, batch_id) as archive:
         builder = Builder(catalog, keys, earlier, archive)

@@ -203,13 +203,16 @@ def _choose(job: Job, catalog: Catalog, one: BatchComparison, party: str, keys: 
     open_ones = {it.key_tag: it for it in one.findings if it.open}
     if not keys:
         return list(open_ones.values())
-    series = job.workspace.key_by_id(party, one.batch.descriptor.key_id).for_catalog(catalog)
+    series = job.series(one.batch.stream).of(one.batch)
+    if series is None:
+        raise ValueError("a batch with findings stands in a series")
+    its = job.keys(one.batch.stream, series)
     chosen: dict[str, PartyFinding] = {}
     for text in keys:
         if _TAG.fullmatch(text) and text in open_ones:
             tag = text
         else:
-            tag = series.key_tag(record_key(catalog, parse_key_argument(catalog, text))).hex()
+            tag = its.key_tag(record_key(its.catalog, parse_key_argument(its.catalog, text))).hex()
         if tag not in open_ones:
             raise InputError(
                 "dispute.no_finding",

@@ -14,6 +14,7 @@ from ledger.batch.book import save_batch
 from ledger.batch.build import Builder, Built
 from ledger.batch.history import Version
 from ledger.batch.job import Job
+from ledger.batch.left import comparable
 from ledger.batch.stream import AnnouncedBatch
 from ledger.catalog import Catalog
 from ledger.counterpart.sketches import sketch_for
@@ -52,7 +53,17 @@ def resend(job: Job, case: Case, *, number: str, out: Path | None) -> Resent:
     key = job.workspace.exchange_key(stream.receiver)
     descriptor = job.descriptor(catalog, key, stream, number=number, kind="correction", period="")
     keys = key.for_catalog(catalog)
-    ledger = job.book.load_stream(job.streams, stream, catalog, keys)
+    arranged = job.series(stream)
+    disputed = arranged.of(batch)
+    if disputed is not None and not comparable(job.keys(stream, disputed), keys):
+        raise InputError(
+            "dispute.other_series",
+            f"批次 {batch.descriptor.batch} 属于旧系列，其标签在现行密钥或主键下不同：无从找出有争议的记录，请用 send 从文件重发",
+            f"batch {batch.descriptor.batch} is of an older series whose tags are others under the present key: the disputed records cannot be "
+            "found by them, send them again from a file",
+            "--resend",
+        )
+    ledger, _ = job.ledger(stream, arranged.series[-1])
     known = job.streams.find(stream, number)
     left_out: list[str] = []
     versions: list[tuple[Version, bytes]] = []

@@ -22,6 +22,7 @@ from ledger.batch.book import save_batch
 from ledger.batch.build import Builder, Built, root_hex
 from ledger.batch.job import open_job
 from ledger.batch.stream import StreamId
+from ledger.lookup import look_up
 from ledger.workspace import Workspace
 from tests.conftest import CATALOG, FIELDS, Pair, Party, permit, withdrawn
 
@@ -361,3 +362,31 @@ def test_nothing_changed_and_nothing_bridged_is_said(pair: Pair) -> None:
     assert refused(pair.province, "bridge", "permits", "--to", "guangzhou") == "bridge.unchanged"
     assert refused(pair.city, "bridge", "permits", "--from", "guangdong") == "bridge.nothing"
     assert refused(pair.city, "bridge", "permits") == "bridge.delivery_source"
+
+
+def test_a_record_is_found_and_proved_whichever_series_it_stands_in(pair: Pair, tmp_path: Path) -> None:
+    pair.deliver("B1", ROWS)
+    pair.deliver("B2", [withdrawn(8)])
+    gain(pair)
+    both_rekey(pair)
+    pair.sql("UPDATE permits SET holder = '被改' WHERE no = 'A-2'")
+    bridge(pair)
+    take_over(pair)
+    trust = tmp_path / "trust.json"
+    pair.city.ok("trust", "export", "--out", str(trust))
+    rpc = pair.province.ok("chain", "status")["rpc"]
+    for key, options, name in (
+        ("A-1", (), "now"),
+        ("A-1", ("--batch", "B1"), "then"),
+        ("A-8", ("--batch", "B2"), "gone"),
+    ):
+        out = tmp_path / f"{name}.json"
+        pair.city.ok("prove", "permits", key, "--out", str(out), *options)
+        ran = pair.city.run("verify", str(out), "--trust", str(trust), "--rpc", rpc)
+        assert ran.code == 0, ran.out[-900:]
+    assert refused(pair.city, "prove", "permits", "A-8", "--out", str(tmp_path / "x.json")) == "prove.withdrawn"
+    home = Workspace(pair.city.home)
+    with closing(home.open_store("read")) as store, open_job(home, store, resume=False) as job:
+        catalog = home.catalog("permits")
+        states = [look_up(job, catalog, key, values=True).state for key in ("A-1", "A-2", "A-8", "A-9")]
+    assert states == ["live", "live", "withdrawn", "unknown"]

@@ -656,4 +656,4 @@ def test_which_snapshot_is_left_behind_by_which_party(pair: Pair) -> None:
         assert left(older, "guangdong") == [newer]
         assert left(newer, "guangzhou") == []
         assert left(older, "guangzhou") == []
-        assert [len(job.streams.folded(job.streams.by_batch[it])) for it in (newer, older)] == [2, 1]
+        assert [job.streams.reach(job.streams.by_batch[it]) for it in (newer, older)] == [2, 1]
