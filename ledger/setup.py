@@ -116,7 +116,7 @@ def join(
 
     Without a `passphrase`, that of the file `<join file>.passphrase` is taken. InputError `passphrase.*`, `join.*`.
     """
-    joining = parse_join(_unsealed(file, passphrase), str(file))
+    joining = parse_join(unsealed(file, passphrase), str(file))
     if party is not None and party != joining.party:
         raise InputError(
             "join.party",
@@ -153,21 +153,22 @@ def join(
     return _publish(stage, target)
 
 
-def _unsealed(file: Path, passphrase: str | None) -> bytes:
+def unsealed(file: Path, passphrase: str | None) -> bytes:
+    """What a file sealed under a passphrase holds: that given, else that beside it. InputError `join.*`, `passphrase.*`, `key.permissions`."""
     data = read_private(file, _JOIN_LIMIT)
     if not is_sealed(data):
         raise InputError(
             "join.not_sealed",
-            "加入文件不是以口令加密的 duizhang-join/2；请建链一方用本版本的 party add 重新生成",
-            "the join file is not a sealed duizhang-join/2: ask for one made by party add of this version",
+            "不是以口令加密的文件（duizhang-join/2）；请对方用本版本重新生成",
+            "this is no sealed file (duizhang-join/2): ask the other party for one made by this version",
             str(file),
         )
     beside = passphrase_file(file)
     if passphrase is None and not beside.exists():
         raise InputError(
             "passphrase.missing",
-            f"加入文件以口令加密：请用 --passphrase-file 或 DUIZHANG_PASSPHRASE_FILE 给出口令文件，或放在 {beside.name}",
-            f"the join file is sealed: give its passphrase by --passphrase-file or DUIZHANG_PASSPHRASE_FILE, or put it into {beside.name}",
+            f"文件以口令加密：请用 --passphrase-file 或 DUIZHANG_PASSPHRASE_FILE 给出口令文件，或放在 {beside.name}",
+            f"the file is sealed: give its passphrase by --passphrase-file or DUIZHANG_PASSPHRASE_FILE, or put it into {beside.name}",
             str(file),
         )
     return unseal(data, read_passphrase(beside) if passphrase is None else passphrase, str(file))

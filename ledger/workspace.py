@@ -165,6 +165,19 @@ class Workspace:
             str(self.root / "keys" / party),
         )
 
+    def newest_epoch(self, party: str = OWN) -> int:
+        """The number of the newest epoch of a key, 0 if there is none."""
+        return max(self._epochs(party), default=0)
+
+    def epoch_path(self, party: str, number: int) -> Path:
+        """Where the key file of an epoch is, or would be."""
+        return self.root / "keys" / party / f"{number}.key"
+
+    def read_epoch(self, party: str, number: int) -> ExchangeKey:
+        """The key of an epoch that is here."""
+        path = self.epoch_path(party, number)
+        return parse_key(read_private(path), str(path))
+
     def has_key(self, party: str) -> bool:
         """True if this workspace shares an exchange key with `party`."""
         return bool(self._epochs(party))

@@ -41,6 +41,7 @@ LAYERS = (
         "snapshot",
         "erase",
         "series",
+        "epochs",
         "absence",
         "between",
     },

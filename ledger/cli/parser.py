@@ -454,6 +454,18 @@ def _two_parties(add: Callable[[str, str, str, str], argparse.ArgumentParser], c
         ),
     )
 
+    key = add("key", "keyring", "交换密钥：new（新一期）、take（导入对方写来的）", "exchange keys: new, take")
+    keys = _actions(key)
+    fresh = _action(keys, common, "new", "生成新一期密钥（不带 --with 为本方数据源的）", "make the next epoch of a key")
+    _between(fresh, "--with")
+    fresh.add_argument(
+        "--out", metavar="FILE", help=say("供对方导入的密钥文件（加密）", "key file for that party (sealed)")
+    )
+    _passphrase(fresh)
+    taken = _action(keys, common, "take", "导入对方生成的密钥", "take in a key that the other party made")
+    taken.add_argument("file", metavar="FILE")
+    _passphrase(taken)
+
     for name, zh, en in (
         ("export", "导出本方某批次的条目文件", "write the entries of a batch as this party anchored it"),
         (

@@ -22,7 +22,7 @@ def _init(args: argparse.Namespace) -> int:
 
     target = Path(args.dir if args.dir is not None else args.workspace or ".")
     if args.join is not None:
-        made = setup.join(target, Path(args.join), args.party, args.store, passphrase=_passphrase(args))
+        made = setup.join(target, Path(args.join), args.party, args.store, passphrase=passphrase_of(args))
     else:
         made = setup.init(target, args.party or "local", args.store)
     from ledger.workspace import Workspace
@@ -56,7 +56,7 @@ def _init(args: argparse.Namespace) -> int:
 def _party(args: argparse.Namespace) -> int:
     from ledger import setup
 
-    passphrase = _passphrase(args)
+    passphrase = passphrase_of(args)
     out = setup.add_party(here(args), args.name, Path(args.out), passphrase=passphrase)
     beside = None if passphrase is not None else setup.passphrase_file(out)
     if args.json:
@@ -79,16 +79,17 @@ def _party(args: argparse.Namespace) -> int:
     return 0
 
 
-def _passphrase(args: argparse.Namespace) -> str | None:
-    """The passphrase of `--passphrase-file` or DUIZHANG_PASSPHRASE_FILE, or None; on a terminal that is asked when a join file needs one."""
+def passphrase_of(args: argparse.Namespace) -> str | None:
+    """The passphrase of `--passphrase-file` or DUIZHANG_PASSPHRASE_FILE, or None; on a terminal it is asked for when a sealed file needs one."""
     from ledger.setup import passphrase_file, read_passphrase
 
     named = args.passphrase_file or os.environ.get("DUIZHANG_PASSPHRASE_FILE")
     if named:
         return read_passphrase(Path(named))
-    asked = args.command == "init" and args.join is not None and not passphrase_file(Path(args.join)).exists()
-    if asked and sys.stdin.isatty():
-        return getpass.getpass(say("加入文件的口令：", "passphrase of the join file: "))
+    sealed = {"init": "join", "key": "file"}.get(args.command)
+    file = None if sealed is None else getattr(args, sealed, None)
+    if file is not None and not passphrase_file(Path(file)).exists() and sys.stdin.isatty():
+        return getpass.getpass(say(f"{file} 的口令：", f"passphrase of {file}: "))
     return None
 
 

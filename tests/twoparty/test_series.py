@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -51,19 +49,14 @@ def delivery(pair: Pair, name: str, rows: Sequence[dict[str, str]]) -> str:
     return str(path)
 
 
-def rekey(party: Party, other: str, text: str) -> None:
-    """Epoch 2 of the key with the other party."""
-    folder = party.home / "keys" / other
-    path = folder / "2.key"
-    shutil.copy(folder / "1.key", path)
-    path.chmod(0o600)
-    path.write_text(text)
-
-
 def both_rekey(pair: Pair) -> None:
-    text = secrets.token_hex(32) + "\n"
-    rekey(pair.province, "guangzhou", text)
-    rekey(pair.city, "guangdong", text)
+    """The next epoch of the pair's key, by way of a sealed file."""
+    number = len(list((pair.city.home / "keys" / "guangdong").iterdir())) + 1
+    file = str(pair.folder / f"key{number}.json")
+    made = pair.province.ok("key", "new", "--with", "guangzhou", "--out", file)
+    assert made["epoch"] == number
+    taken = pair.city.ok("key", "take", file)
+    assert (taken["key_id"], taken["fresh"]) == (made["key_id"], True)
 
 
 def bridge(pair: Pair) -> Any:
@@ -390,3 +383,34 @@ def test_a_record_is_found_and_proved_whichever_series_it_stands_in(pair: Pair, 
         catalog = home.catalog("permits")
         states = [look_up(job, catalog, key, values=True).state for key in ("A-1", "A-2", "A-8", "A-9")]
     assert states == ["live", "live", "withdrawn", "unknown"]
+
+
+def test_key_files_are_sealed_and_taken_in_once_in_order_by_the_party_they_are_for(pair: Pair, tmp_path: Path) -> None:
+    one, two = (tmp_path / name for name in ("2.json", "3.json"))
+    pair.province.ok("key", "new", "--with", "guangzhou", "--out", str(one))
+    pair.province.ok("key", "new", "--with", "guangzhou", "--out", str(two))
+    secret = (pair.province.home / "keys" / "guangzhou" / "2.key").read_text().strip()
+    assert secret not in one.read_text()
+    assert one.stat().st_mode & 0o777 == 0o600
+    assert refused(pair.city, "key", "take", str(two)) == "key.epoch_taken"
+    assert refused(pair.province, "key", "take", str(one)) == "key.file"
+    assert pair.city.ok("key", "take", str(one))["fresh"] is True
+    assert pair.city.ok("key", "take", str(one))["fresh"] is False
+    path = pair.city.home / "keys" / "guangdong" / "2.key"
+    path.write_text("0" * 64 + "\n")
+    assert refused(pair.city, "key", "take", str(one)) == "key.epoch_taken"
+    assert path.read_text() == "0" * 64 + "\n"
+    (tmp_path / "2.json.passphrase").write_text("another-passphrase\n")
+    assert refused(pair.city, "key", "take", str(one)) == "passphrase.wrong"
+    assert refused(pair.province, "key", "new", "--with", "guangzhou") == "key.out_missing"
+    assert refused(pair.province, "key", "new", "--with", "guangzhou", "--out", str(one)) == "party.out_exists"
+    assert (
+        refused(pair.province, "key", "new", "--with", "shenzhen", "--out", str(tmp_path / "x"))
+        == "key.no_exchange_key"
+    )
+    assert pair.province.ok("key", "new")["epoch"] == 2
+    assert sorted(it.name for it in (pair.province.home / "keys" / "guangzhou").glob("*.key")) == [
+        "1.key",
+        "2.key",
+        "3.key",
+    ]
