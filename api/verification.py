@@ -66,6 +66,9 @@ class Proved(BaseModel):
     superseded: dict[str, str] | None = Field(
         default=None, description="party to the later snapshot that took this one's place"
     )
+    left_behind: int | None = Field(
+        default=None, description="records that the stream's bridges did not carry, which the snapshot does not cover"
+    )
 
 
 class Why(BaseModel):
@@ -195,6 +198,7 @@ def _proved(it: Evidence | SubjectEvidence) -> Proved:
             records=[dict(opened.values) for opened in it.opened],
             without_subject=it.unnamed,
             superseded=dict(it.superseded),
+            left_behind=it.left_behind,
         )
     return Proved(
         batch=descriptor.batch,

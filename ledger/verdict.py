@@ -94,7 +94,8 @@ class SubjectEvidence:
     """What a passed verification of a subject's records established: `opened` are all of them in that snapshot.
 
     `unnamed` counts records without subject, which it does not cover; `superseded` maps a vouching party to the number of a later
-    snapshot by which it left this one behind.
+    snapshot by which it left this one behind. `left_behind` counts records that the stream's bridges did not carry into the series of the
+    snapshot: it does not cover them either.
     """
 
     proof: SubjectProof
@@ -103,6 +104,7 @@ class SubjectEvidence:
     anchors: tuple[AnchorRecord, ...]
     unnamed: int
     superseded: Mapping[str, str]
+    left_behind: int
     block: int
     time: int
     client: str
@@ -219,6 +221,7 @@ def subject_sentence(it: SubjectEvidence) -> tuple[str, str]:
         + ("，仅此一方，属单方陈述" if single else "")
         + "".join(f"；{party} 之后已有快照 {number}，本结论不代表其现状" for party, number in it.superseded.items())
         + (f"；另有 {it.unnamed} 条记录没有主体，不在此列" if it.unnamed else "")
+        + (f"；另有 {it.left_behind} 条记录在换版或换钥时未随迁，不在此快照之中" if it.left_behind else "")
         + f"；截至区块 {it.block}（{time_utc(it.time)}）"
     )
     en = (
@@ -229,6 +232,7 @@ def subject_sentence(it: SubjectEvidence) -> tuple[str, str]:
             for party, number in it.superseded.items()
         )
         + (f"; {it.unnamed} record(s) without subject are not covered" if it.unnamed else "")
+        + (f"; {it.left_behind} record(s) that a bridge left behind are not in it" if it.left_behind else "")
         + f"; as of block {it.block} ({time_utc(it.time)})"
     )
     zh, en = _with_chain(zh, en, it.client, development=it.development)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ledger.batch.series import arrange
 from ledger.chain.registry import AnchorRecord
 from ledger.chain.view import time_utc
-from ledger.proof import TrustFile
+from ledger.proof import EvidenceError, TrustFile
 from ledger.record import Opened, shown
 from ledger.subject_proof import SubjectProof, check_places, check_records, check_subject
 from ledger.verdict import Steps, SubjectEvidence
@@ -68,10 +69,35 @@ def place_records(
                     f"{record.party} 其后已有快照 {later[-1].descriptor.batch}",
                     f"{record.party} anchored snapshot {later[-1].descriptor.batch} later",
                 )
+        left_behind = _left_behind(asked)
+        if left_behind:
+            say(
+                f"换版或换钥衔接时有 {left_behind} 条记录未随迁，不在此快照之中",
+                f"{left_behind} record(s) were left behind by a bridge and are not in this snapshot",
+            )
         if proof.descriptor.period:
             say(f"期间 {proof.descriptor.period}", f"period {proof.descriptor.period}")
         view = asked.view
         say(f"读到区块 {view.block}（{time_utc(view.time)}）", f"read up to block {view.block} ({time_utc(view.time)})")
     return SubjectEvidence(
-        proof, opened, asked.batch, vouching, unnamed, superseded, asked.view.block, asked.view.time, *node
+        proof, opened, asked.batch, vouching, unnamed, superseded, left_behind, asked.view.block, asked.view.time, *node
     )
+
+
+def _left_behind(asked: Asked) -> int:
+    """How many records the bridges up to the snapshot's series did not carry; EvidenceError `evidence.no_series` for one of no series.
+
+    Else a sender could show a company clean from a snapshot under a version of the catalog that nothing was ever bridged to.
+    """
+    arranged = arrange(asked.streams, asked.batch.stream)
+    series = arranged.of(asked.batch)
+    if series is None:
+        told = asked.batch.descriptor
+        raise EvidenceError(
+            "evidence.no_series",
+            f"快照按目录 {told.catalog}、密钥 {told.key_id} 上链，与数据流不同，其前又没有衔接：不属于该数据流的任何系列",
+            f"the snapshot was anchored under {told.catalog} and key {told.key_id}, which are not the stream's, and no bridge came before it: it "
+            "belongs to no series of the stream",
+        )
+    bridges = [it.bridge for it in arranged.series[: series.number + 1] if it.bridge is not None]
+    return sum(max(0, it.old.sent[-1].size - it.new.sent[-1].size) for it in bridges)

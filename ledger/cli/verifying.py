@@ -64,6 +64,7 @@ def _subject_json(it: SubjectEvidence) -> dict[str, object]:
             "records": len(it.opened),
             "without_subject": it.unnamed,
             "superseded": dict(it.superseded),
+            "left_behind": it.left_behind,
         },
         "records": [dict(opened.values) for opened in it.opened],
     }

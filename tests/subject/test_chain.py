@@ -54,7 +54,13 @@ def test_all_records_of_a_company_or_that_there_are_none(snapshot: Pair) -> None
     for code, count in ((TWICE, 2), (ONCE, 1), (CLEAN, 0)):
         status, told = checked(snapshot, made(snapshot, code), "--require", "2")
         assert (status, told["verdict"]) == (0, "proved"), told
-        assert told["subject"] == {"code": code, "records": count, "without_subject": 2, "superseded": {}}
+        assert told["subject"] == {
+            "code": code,
+            "records": count,
+            "without_subject": 2,
+            "superseded": {},
+            "left_behind": 0,
+        }
         assert told["vouched_by"] == ["guangdong", "guangzhou"]
         assert [step["result"] for step in told["steps"]] == ["pass"] * 10
     assert [record["no"] for record in told["records"]] == []

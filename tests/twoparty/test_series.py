@@ -59,6 +59,20 @@ def both_rekey(pair: Pair) -> None:
     assert (taken["key_id"], taken["fresh"]) == (made["key_id"], True)
 
 
+def stray(pair: Pair, kind: str, number: str) -> None:
+    """The province anchors an empty batch under its present catalog, whatever series the stream is in."""
+    home = Workspace(pair.province.home)
+    stream = StreamId("permits", "guangdong", "guangzhou")
+    with home.locked("test"), closing(home.open_store("write")) as store, open_job(home, store) as job:
+        catalog, key = home.catalog("permits"), home.exchange_key("guangzhou")
+        told = job.describe(catalog, key, stream, number=number, kind=kind, period="")
+        built = Builder(catalog, key.for_catalog(catalog)).finish()
+        with job.store.write() as session:
+            save_batch(session, told, stream, catalog)
+            propose(session, job.book.save_set(session, told.batch_id.hex(), "lawful", built, None), known_revisions=0)
+        job.anchor()
+
+
 def bridge(pair: Pair) -> Any:
     return pair.province.ok("bridge", "permits", "--to", "guangzhou")
 
@@ -239,16 +253,7 @@ def test_a_batch_under_another_version_without_a_bridge_stops_everything(pair: P
     """Announced by a sender that does not run this software: its records belong to no series."""
     pair.deliver("B1", ROWS)
     gain(pair)
-    home = Workspace(pair.province.home)
-    stream = StreamId("permits", "guangdong", "guangzhou")
-    with home.locked("test"), closing(home.open_store("write")) as store, open_job(home, store) as job:
-        catalog, key = home.catalog("permits"), home.exchange_key("guangzhou")
-        told = job.describe(catalog, key, stream, number="B2", kind="delivery", period="")
-        built = Builder(catalog, key.for_catalog(catalog)).finish()
-        with job.store.write() as session:
-            save_batch(session, told, stream, catalog)
-            propose(session, job.book.save_set(session, told.batch_id.hex(), "lawful", built, None), known_revisions=0)
-        job.anchor()
+    stray(pair, "delivery", "B2")
     assert refused(pair.city, "reconcile", "permits") == "series.no_bridge"
     assert refused(pair.province, "bridge", "permits", "--to", "guangzhou") == "series.no_bridge"
 
@@ -414,3 +419,29 @@ def test_key_files_are_sealed_and_taken_in_once_in_order_by_the_party_they_are_f
         "2.key",
         "3.key",
     ]
+
+
+def test_a_proof_of_absence_says_what_a_bridge_left_behind_and_needs_a_series(pair: Pair, tmp_path: Path) -> None:
+    pair.deliver("B1", ROWS)
+    narrowed = CATALOG.replace("version = 1", "version = 2").replace('type = "decimal"\nscale = 2', 'type = "text"')
+    narrowed = narrowed.replace(
+        'name = "holder"\ntitle = "名称"\ntype = "text"', 'name = "holder"\ntitle = "名称"\ntype = "date"'
+    )
+    declare(pair.province, narrowed)
+    assert bridge(pair)["carried"] == 0
+    rpc = pair.province.ok("chain", "status")["rpc"]
+    trust, proof = tmp_path / "trust.json", tmp_path / "proof.json"
+    pair.province.ok("trust", "export", "--out", str(trust))
+    pair.province.ok("prove", "permits", "--subject", ROWS[0]["uscc"], "--out", str(proof))
+    verify = ("verify", str(proof), "--trust", str(trust), "--rpc", rpc)
+    told = pair.province.ok(*verify)
+    assert (told["subject"]["records"], told["subject"]["left_behind"]) == (0, 8)
+    assert "8 条记录在换版或换钥时未随迁" in told["sentence"]
+    # The same under a version that no bridge leads to.
+    declare(pair.province, narrowed.replace("version = 2", "version = 3"))
+    stray(pair, "snapshot", "P20260101-1:B9")
+    proof.unlink()
+    pair.province.ok("prove", "permits", "--subject", ROWS[0]["uscc"], "--batch", "P20260101-1:B9", "--out", str(proof))
+    ran = pair.province.run(*verify, "--json")
+    assert (ran.code, ran.json["verdict"]) == (1, "disproved"), ran.json
+    assert "evidence.no_series" in ran.out
