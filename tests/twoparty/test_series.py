@@ -443,5 +443,5 @@ def test_a_proof_of_absence_says_what_a_bridge_left_behind_and_needs_a_series(pa
     proof.unlink()
     pair.province.ok("prove", "permits", "--subject", ROWS[0]["uscc"], "--batch", "P20260101-1:B9", "--out", str(proof))
     ran = pair.province.run(*verify, "--json")
-    assert (ran.code, ran.json["verdict"]) == (1, "disproved"), ran.json
+    assert (ran.code, ran.json["verdict"]) == (1, "contradicted"), ran.json
     assert "evidence.no_series" in ran.out
