@@ -1,4 +1,7 @@
-"""Our own snapshots against the batches they fold: a snapshot has no archive, what opens its entries is in those of the batches."""
+"""Our own snapshots against the batches they fold: a snapshot has no archive, what opens its entries is in those of the batches.
+
+The new half of a bridge is no such snapshot: it carries versions, as a batch does, and has an archive of its own.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ class Folds:
         self._carried: dict[_Series, list[npt.NDArray[np.uint64]]] = {}
         self._unread: set[_Series] = set()
         self._count = 0
+        # Of each stream the series and the kind of the set before, and its size.
+        self._before: dict[tuple[str, str], tuple[_Series, str, int]] = {}
 
     def add(self, entry_set: models.EntrySet, entries: Entries | None) -> None:
         """The next set; None for entries that could not be read, which is told elsewhere."""
@@ -37,13 +42,30 @@ class Folds:
         if told is None or batch is None or entry_set.role != "lawful" or batch.sender_party != self._party:
             return
         series = (batch.catalog_id, batch.receiver_party, told.catalog_digest, told.key_id)
-        if told.kind == "snapshot":
+        stream = (batch.catalog_id, batch.receiver_party)
+        before = self._before.get(stream)
+        self._before[stream] = (series, told.kind, entry_set.size)
+        if self._begins(before, series, entry_set, told.kind):
+            if entries is None:
+                self._unread.add(series)
+            else:
+                self._carried[series] = [_words(entries)]
+        elif told.kind == "snapshot":
             if entries is not None:
                 self._look_at(entry_set, entries, series)
         elif entries is None:
             self._unread.add(series)
         else:
             self._carried.setdefault(series, []).append(_words(entries)[~entries.withdrawn])
+
+    def _begins(
+        self, before: tuple[_Series, str, int] | None, series: _Series, entry_set: models.EntrySet, kind: str
+    ) -> bool:
+        """Whether a set is the new half of a bridge: under a new series, right after a snapshot of another that is as large or larger."""
+        if kind != "snapshot" or before is None or series in self._carried or series in self._unread:
+            return False
+        last, last_kind, size = before
+        return last_kind == "snapshot" and last != series and entry_set.size <= size
 
     def close(self) -> None:
         """Say what was examined."""
