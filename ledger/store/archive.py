@@ -240,6 +240,7 @@ class ArchiveReader:
         self._label = label
         self._cipher = AESGCM(unwrap_key(key_wrapped, label, archive_key, path))
         self._last: tuple[int, Frame] | None = None
+        self._rows: tuple[int, dict[bytes, int]] | None = None
         with os_errors(path):
             try:
                 self._handle = open(path, "rb")  # noqa: SIM115 - kept open; closed by `close`
@@ -312,15 +313,18 @@ class ArchiveReader:
     def find(self, key_tag: bytes, frame: int) -> Archived:
         """The record of `key_tag` in that frame."""
         found = self.frame(frame)
-        rows = np.flatnonzero((found.key_tags == np.frombuffer(key_tag, np.uint8)).all(axis=1))
-        if not len(rows):
+        if self._rows is None or self._rows[0] != frame:
+            # Of a tag that occurs twice, its first.
+            tags = [tag.tobytes() for tag in found.key_tags]
+            self._rows = (frame, {tag: row for row, tag in reversed(list(enumerate(tags)))})
+        row = self._rows[1].get(key_tag)
+        if row is None:
             raise StoreError(
                 "store.archive_record_missing",
                 f"归档文件 {self.path} 第 {frame} 帧中没有 key_tag {key_tag.hex()}",
                 f"frame {frame} of the archive has no record with key_tag {key_tag.hex()}",
                 str(self.path),
             )
-        row = int(rows[0])
         return Archived(found.canonical[row], None if found.raw is None else found.raw[row])
 
     def _open_sealed(self, number: int, offset: int, length: int) -> bytes:
