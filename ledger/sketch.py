@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ledger import merkle
 from ledger.errors import InputError
+from ledger.kernel import native
 from ledger.kernel.sorting import TAG, EntryIndex, duplicate_tags, sort_entries
 from ledger.keys import ENTRY_SIZE, ExchangeKey, hkdf
 
@@ -215,7 +216,7 @@ def certify(ours: Entries, peeled: Peeled, size: int, root: bytes) -> Difference
     """What was peeled, certified if it turns `ours` (strictly ascending) into entries of the other side's anchored `size` and `root`."""
     differs = _pairs(peeled.only_ours, peeled.only_theirs)
     theirs = apply_difference(ours, peeled.only_ours, peeled.only_theirs) if peeled.complete else None
-    certified = theirs is not None and len(theirs) == size and _root_of(theirs) == root
+    certified = theirs is not None and len(theirs) == size and native.root(theirs) == root
     return Difference(peeled.only_ours, peeled.only_theirs, differs, certified)
 
 
@@ -263,15 +264,6 @@ def _hashed(mark: int, rows: Entries) -> Entries:
         marked[:, 1:] = block
         parts.append(b"".join([sha256(it).digest() for (it,) in _HASHED.iter_unpack(marked.tobytes())]))
     return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, merkle.HASH_SIZE)
-
-
-def _root_of(entries: Entries) -> bytes:
-    """The root that `merkle.root_of` gives, a level at a time: what has no sibling goes up as it is."""
-    level = _hashed(0, entries)
-    while len(level) > 1:
-        paired = len(level) & ~1
-        level = np.concatenate([_hashed(1, level[:paired].reshape(-1, ENTRY_SIZE)), level[paired:]])
-    return level[0].tobytes() if len(level) else merkle.EMPTY_ROOT
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ledger import merkle
 from ledger.batch.history import History
 from ledger.catalog import Catalog
 from ledger.errors import InputError
+from ledger.kernel import native
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
 from ledger.kernel.sorting import TAG, EntryIndex, duplicate_tags, sort_entries
@@ -210,9 +210,9 @@ class Builder:
         self._versions.clear()
         order = sort_entries(entries)
         entries = entries[order]
-        size, root = merkle.root_of(entry_bytes(entries))
+        root = native.root(entries)
         known = versions[order] if (versions != NO_VERSION).any() else None
-        return Built(entries, withdrawn[order], frames[order], size, root.hex(), known)
+        return Built(entries, withdrawn[order], frames[order], len(entries), root.hex(), known)
 
     def _duplicates(self, groups: list[list[int]], where: str, chunks: Iterable[Chunk]) -> InputError:
         wanted = np.array(sorted(number for group in groups for number in group), np.int64)
@@ -297,7 +297,7 @@ def entry_bytes(entries: npt.NDArray[np.uint8]) -> Iterator[bytes]:
 
 def root_hex(entries: npt.NDArray[np.uint8]) -> str:
     """The RFC 9162 root of sorted entries, in hex."""
-    return merkle.root_of(entry_bytes(entries))[1].hex()
+    return native.root(entries).hex()
 
 
 def raw_row(cells: Sequence[str]) -> bytes:

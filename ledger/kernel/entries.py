@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ledger.catalog import Catalog
-from ledger.kernel import canonical
+from ledger.kernel import canonical, native
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.columns import Normaliser
 from ledger.kernel.sorting import ENTRY_BYTES
@@ -66,8 +65,6 @@ class Kernel:
         self.keys = keys
         self.stages = stages or Stages()
         self._normalisers = {f.name: Normaliser(f, catalog) for f in catalog.fields}
-        self._commitment = _Hmac(keys.commitment)
-        self._key = _Hmac(keys.key)
 
     def run(self, chunk: Chunk) -> Result:
         """Every row of `chunk` but its withdrawals: its entry, or why it has none."""
@@ -106,7 +103,7 @@ class Kernel:
         kept = np.flatnonzero(~bad)
         values = _taken(columns, kept)
         record_keys = canonical.record_keys(self.catalog, values)
-        tags = self._key.tags(_listed(record_keys))
+        tags = native.tags(self.keys.key, record_keys)
         return KeyResult(wanted[kept], values, record_keys, tags, refused)
 
     def subject_tags(self, values: Any) -> NDArray[np.uint8]:
@@ -122,7 +119,8 @@ class Kernel:
         # The last row stays zero: F4's tag of a record without a subject.
         for chosen, key in ((public, self.keys.public_subject), (~public, self.keys.subject)):
             places = np.flatnonzero(chosen)
-            table[places] = _Hmac(key).tags(subjects[place].encode() for place in places.tolist())
+            chosen_ones = pa.array([subjects[place].encode() for place in places.tolist()], pa.binary())
+            table[places] = native.tags(key, chosen_ones)
         return np.asarray(table[coded.indices.fill_null(len(subjects)).to_numpy()])
 
     def _normalise(self, fields: Mapping[str, Any], names: list[str]) -> tuple[dict[str, Any], Mask]:
@@ -149,8 +147,8 @@ class Kernel:
         entries = np.empty((len(records), ENTRY_BYTES), np.uint8)
         subject = self.catalog.subject
         entries[:, :16] = self.subject_tags(values[subject.field]) if subject else 0
-        entries[:, 16:32] = self._key.tags(_listed(record_keys))
-        entries[:, 32:] = self._commitment.commitments(_listed(records))
+        entries[:, 16:32] = native.tags(self.keys.key, record_keys)
+        entries[:, 32:] = native.commitments(self.keys.commitment, records)
         return entries
 
     def _readable_keys(self, columns: Mapping[str, Any], rows: list[int]) -> dict[int, tuple[bytes, bytes]]:
@@ -160,50 +158,14 @@ class Kernel:
         values = _taken({name: columns[name] for name in self.catalog.key}, np.asarray(rows, np.int64))
         for array in values.values():
             whole &= ~_nulls(array)
-        keys = _listed(canonical.record_keys(self.catalog, _taken(values, np.flatnonzero(whole))))
+        keys = canonical.record_keys(self.catalog, _taken(values, np.flatnonzero(whole)))
         kept = [row for row, keep in zip(rows, whole.tolist(), strict=True) if keep]
-        return {row: (tag.tobytes(), key) for row, tag, key in zip(kept, self._key.tags(keys), keys, strict=True)}
-
-
-class _Hmac:
-    """HMAC-SHA-256 under one key of at most 64 bytes (RFC 2104): both padded blocks are hashed once and copied."""
-
-    def __init__(self, key: bytes) -> None:
-        block = key.ljust(64, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-
-    def tags(self, messages: Iterable[bytes]) -> NDArray[np.uint8]:
-        """The first 16 bytes of each message's HMAC, (n, 16)."""
-        copy_inner, copy_outer = self._inner.copy, self._outer.copy
-        found = []
-        for message in messages:
-            inner, outer = copy_inner(), copy_outer()
-            inner.update(message)
-            outer.update(inner.digest())
-            found.append(outer.digest())
-        return _matrix(found)[:, :TAG_SIZE]
-
-    def commitments(self, records: Iterable[bytes]) -> NDArray[np.uint8]:
-        """SHA-256(salt, d) with d = SHA-256(record) and salt = HMAC(d): the commitments of canonical bytes (F4), (n,
-        32)."""
-        sha256, copy_inner, copy_outer = hashlib.sha256, self._inner.copy, self._outer.copy
-        found = []
-        for record in records:
-            digest = sha256(record).digest()
-            inner, outer = copy_inner(), copy_outer()
-            inner.update(digest)
-            outer.update(inner.digest())
-            found.append(sha256(outer.digest() + digest).digest())
-        return _matrix(found)
+        tags = native.tags(self.keys.key, keys)
+        return {row: (tag.tobytes(), key) for row, tag, key in zip(kept, tags, _listed(keys), strict=True)}
 
 
 def _listed(array: Any) -> list[bytes]:
     return array.to_pylist()  # type: ignore[no-any-return]
-
-
-def _matrix(digests: Sequence[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def _nulls(array: Any) -> Mask:

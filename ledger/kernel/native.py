@@ -1,0 +1,159 @@
+"""Hashing at the speed of the processor, if native.c could be compiled; the same bytes from the standard library if not.
+
+`tags`, `commitments` and `root` are all there is. `DUIZHANG_KERNEL=reference` switches the compiled one off. One that does not give the
+published bytes of its own check is not used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import hmac
+import os
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ledger import merkle
+from ledger.kernel.native_build import library
+
+TAG_BYTES = 16
+_ROOT_BLOCK = 1 << 16
+Bytes2D = NDArray[np.uint8]
+
+
+def engine() -> str:
+    """What hashes here: `native+sha` (the processor's own instructions), `native`, or `reference`."""
+    found = _load()
+    if found is None:
+        return "reference"
+    return "native+sha" if found.dz_instructions() else "native"
+
+
+def tags(key: bytes, messages: Any) -> Bytes2D:
+    """The first 16 bytes of the HMAC-SHA-256 under `key` (32 bytes) of each of `messages` (pa.binary()), (n, 16)."""
+    found = _load()
+    if found is not None:
+        return _run(found.dz_tags, key, messages, TAG_BYTES)
+    mac = _Hmac(key)
+    return _matrix([mac.digest(message) for message in messages.to_pylist()])[:, :TAG_BYTES]
+
+
+def commitments(key: bytes, records: Any) -> Bytes2D:
+    """SHA-256(salt, d) with d = SHA-256(record) and salt = HMAC(d): the commitments of canonical bytes (F4), (n, 32)."""
+    found = _load()
+    if found is not None:
+        return _run(found.dz_commitments, key, records, 32)
+    mac, sha256 = _Hmac(key), hashlib.sha256
+    digests = [sha256(record).digest() for record in records.to_pylist()]
+    return _matrix([sha256(mac.digest(digest) + digest).digest() for digest in digests])
+
+
+def root(entries: Bytes2D) -> bytes:
+    """The root of the tree over (n, 64) entries in the order given (F5); see `merkle.root_of`."""
+    found = _load()
+    if found is None:
+        return merkle.root_of(_rows(entries))[1]
+    whole = np.ascontiguousarray(entries, np.uint8)
+    _check(whole, 64)
+    out = ctypes.create_string_buffer(32)
+    found.dz_root(ctypes.c_void_p(whole.ctypes.data), ctypes.c_int64(len(whole)), out, 0)
+    return out.raw
+
+
+class _Hmac:
+    """HMAC-SHA-256 under one key of at most 64 bytes (RFC 2104): both padded blocks are hashed once and copied."""
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def digest(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+def _run(function: Any, key: bytes, messages: Any, width: int, portable: int = 0) -> Bytes2D:
+    if len(key) != 32:
+        raise ValueError("a key has 32 bytes")
+    array = messages.combine_chunks() if isinstance(messages, pa.ChunkedArray) else messages
+    if array.type != pa.binary() or array.null_count:
+        raise ValueError(f"messages are pa.binary() without null, not {array.type}")
+    out = np.empty((len(array), width), np.uint8)
+    if not len(array):
+        return out
+    _, offsets, data = array.buffers()
+    # A buffer of nothing has no address; one that is never read does as well.
+    at = offsets.address if data is None or not data.size else data.address
+    function(
+        key,
+        ctypes.c_void_p(at),
+        ctypes.c_void_p(offsets.address + 4 * array.offset),
+        ctypes.c_int64(len(array)),
+        ctypes.c_void_p(out.ctypes.data),
+        ctypes.c_int64(width),
+        portable,
+    )
+    return out
+
+
+@cache
+def _load() -> Any:
+    if os.environ.get("DUIZHANG_KERNEL") == "reference":
+        return None
+    try:
+        path = library()
+        if not path.exists():
+            return None
+        found = ctypes.CDLL(str(path))
+        for name in ("dz_tags", "dz_commitments", "dz_root"):
+            getattr(found, name).restype = None
+        found.dz_instructions.restype = ctypes.c_int
+    except (OSError, AttributeError):
+        return None
+    return found if _is_right(found) else None
+
+
+def _is_right(found: Any) -> bool:
+    """Both of its SHA-256 against the standard library, over lengths on either side of every padding."""
+    key = bytes(range(32))
+    messages = [bytes([length]) * length for length in (0, 1, 55, 56, 63, 64, 65, 119, 120, 200)]
+    array = pa.array(messages, pa.binary())
+    digests = [hashlib.sha256(message).digest() for message in messages]
+    salts = [hmac.digest(key, digest, "sha256") for digest in digests]
+    committed = [hashlib.sha256(salt + digest).digest() for salt, digest in zip(salts, digests, strict=True)]
+    tagged = [hmac.digest(key, message, "sha256")[:TAG_BYTES] for message in messages]
+    leaves = [message.ljust(64, b"\0")[:64] for message in messages]
+    flat = np.frombuffer(b"".join(leaves), np.uint8)
+    for portable in (0, 1):
+        out = ctypes.create_string_buffer(32)
+        found.dz_root(ctypes.c_void_p(flat.ctypes.data), ctypes.c_int64(len(leaves)), out, portable)
+        if out.raw != merkle.root_of(leaves)[1]:
+            return False
+        if [row.tobytes() for row in _run(found.dz_tags, key, array, TAG_BYTES, portable)] != tagged:
+            return False
+        if [row.tobytes() for row in _run(found.dz_commitments, key, array, 32, portable)] != committed:
+            return False
+    return True
+
+
+def _check(entries: Bytes2D, width: int) -> None:
+    if entries.ndim != 2 or entries.shape[1] != width:
+        raise ValueError(f"entries are (n, {width}) bytes, not {entries.shape}")
+
+
+def _rows(entries: Bytes2D) -> Any:
+    for start in range(0, len(entries), _ROOT_BLOCK):
+        block = entries[start : start + _ROOT_BLOCK].tobytes()
+        for at in range(0, len(block), 64):
+            yield block[at : at + 64]
+
+
+def _matrix(digests: list[bytes]) -> Bytes2D:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
