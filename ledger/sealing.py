@@ -234,8 +234,7 @@ def _drafts(
         archive = stack.enter_context(job.book.archive_writer(catalog, descriptor.batch_id.hex()))
         begun.append((descriptor, EntryIndex(entries), Builder(catalog, reading.keys, archive=archive), archive))
     kernel = Kernel(catalog, reading.keys)
-    for chunk in reading.table.scan():
-        result = kernel.run(chunk)
+    for chunk, result in kernel.run_all(reading.table.scan()):
         found = np.ascontiguousarray(result.entries[:, TAG])
         for _, index, builder, _ in begun:
             keep = np.zeros(len(chunk), np.bool_)

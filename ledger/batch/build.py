@@ -88,13 +88,17 @@ class Builder:
         """The kernel that made the entries (its stages can be read)."""
         return self._kernel
 
-    def add(self, chunk: Chunk, keep: npt.NDArray[np.bool_] | None = None) -> None:
-        """Take in the rows of `chunk`; with `keep`, a mask over its rows, only those."""
-        result = self._kernel.run(chunk)
-        self.add_result(chunk, result if keep is None else result_of(result, keep))
-        if chunk.withdrawals and keep is None:
-            self.rows += len(chunk.withdrawals)
-            self._add_withdrawals(chunk)
+    def add(self, chunk: Chunk) -> None:
+        """Take in the rows of `chunk`."""
+        self.add_all([chunk])
+
+    def add_all(self, chunks: Iterable[Chunk], keep: Callable[[Chunk], npt.NDArray[np.bool_]] | None = None) -> None:
+        """Take in the rows of all `chunks`; with `keep`, which gives a mask over a chunk's rows, only those, and no withdrawals."""
+        for chunk, result in self._kernel.run_all(chunks):
+            self.add_result(chunk, result if keep is None else result_of(result, keep(chunk)))
+            if chunk.withdrawals and keep is None:
+                self.rows += len(chunk.withdrawals)
+                self._add_withdrawals(chunk)
 
     def add_result(self, chunk: Chunk, result: Result) -> None:
         """Take in the rows of `chunk` that the kernel's `result` names."""
@@ -250,8 +254,7 @@ def add_among(builder: Builder, chunks: Iterable[Chunk], entries: npt.NDArray[np
     """Give `builder` the rows that are among `entries` (of which no two share a tag), each once; which of them were found."""
     index = EntryIndex(entries)
     found = np.zeros(len(entries), np.bool_)
-    for chunk in chunks:
-        result = builder.kernel.run(chunk)
+    for chunk, result in builder.kernel.run_all(chunks):
         at = index.lookup(np.ascontiguousarray(result.entries[:, TAG]))
         same = at >= 0
         same[same] = (entries[at[same]] == result.entries[same]).all(axis=1) & ~found[at[same]]

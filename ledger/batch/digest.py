@@ -44,8 +44,7 @@ def digest(
     if file is None:
         builder = Builder(catalog, key.for_catalog(catalog))
         with workspace.open_source(catalog) as table:
-            for chunk in watched("读取数据源", "reading the source", table.scan()):
-                builder.add(chunk)
+            builder.add_all(watched("读取数据源", "reading the source", table.scan()))
             if builder.bad:
                 raise bad_rows(builder.bad, table.where)
             built, ignored = builder.finish(table.where, table.scan), tuple(table.ignored)

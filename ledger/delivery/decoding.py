@@ -74,8 +74,7 @@ def _unaccounted(job: Job, incoming: Incoming, ledger: StreamLedger) -> Entries:
     kernel = Kernel(incoming.catalog, incoming.keys)
     later = ledger.after(incoming.batch)
     with job.workspace.open_source(incoming.catalog) as table:
-        for chunk in table.scan():
-            result = kernel.run(chunk)
+        for chunk, result in kernel.run_all(table.scan()):
             tags = np.ascontiguousarray(result.entries[:, TAG])
             keys = ledger.history.lookup(tags)
             keep = keys < 0

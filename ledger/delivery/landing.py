@@ -67,8 +67,8 @@ class Landing:
 
     def rows(self, source: Source) -> Iterator[tuple[Chunk, Result]]:
         """The landed rows, chunk by chunk; unreadable ones stand in the result's `refused`."""
-        for chunk in watched("查看入库情况", "looking at what landed", source.scan()):
-            result = self.kernel.run(chunk)
+        chunks = watched("查看入库情况", "looking at what landed", source.scan())
+        for chunk, result in self.kernel.run_all(chunks):
             keep = self._landed(chunk, result)
             yield chunk, result_of(result, keep)
 

@@ -97,8 +97,7 @@ def _from_source(job: Job, catalog: Catalog, builder: Builder, number: str) -> B
             catalog.id,
         )
     with job.workspace.open_source(catalog) as table:
-        for chunk in table.scan():
-            builder.add(chunk, batch_mask(chunk, number))
+        builder.add_all(table.scan(), lambda chunk: batch_mask(chunk, number))
         if builder.bad:
             raise bad_rows(builder.bad, table.where)
         if not builder.rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ledger.catalog import Catalog
 from ledger.kernel import canonical, native
+from ledger.kernel.ahead import in_order
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.columns import Normaliser
 from ledger.kernel.sorting import ENTRY_BYTES
@@ -86,6 +87,10 @@ class Kernel:
             entries = self._entries(records, record_keys, values)
             refused_keys = self._readable_keys(columns, sorted(refused))
         return Result(rows, entries, records, record_keys, values, refused, refused_keys)
+
+    def run_all(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Result]]:
+        """`run` of each chunk, in order, in as many threads as there are processors, while the next are being read."""
+        return in_order(lambda: Kernel(self.catalog, self.keys, self.stages).run, chunks)
 
     def keys_of(self, chunk: Chunk, rows: Sequence[int] | NDArray[np.int64] | None = None) -> KeyResult:
         """The keys of the rows named (default: the chunk's withdrawals), other fields unseen; refused rows stay

@@ -156,24 +156,25 @@ def read_and_compare(
         )
         # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
         # that was moved to another batch number, or entered twice, must not get away.
-        for chunk in watched("比对数据源", "comparing the source", (table if joint is None else joint.table).scan()):
-            if joint is None:
+        chunks = watched("比对数据源", "comparing the source", (table if joint is None else joint.table).scan())
+        if joint is None:
+            for chunk, result in kernel.run_all(chunks):
                 claimed = None if claims is None else batch_mask(chunk, claims)
-                result = kernel.run(chunk)
                 comparer.add(len(chunk), chunk.numbers, result, row_versions=row_versions(chunk), claimed=claimed)
-                continue
-            result = kernel.run(joint.part(chunk, catalog))
-            rows = np.ones(len(chunk), np.bool_)
-            for it in older:
-                # A row stands under one series only, the newest that knows it.
-                rows &= ~it.take(chunk, joint, result, ledger, keys, rows)
-            comparer.add(
-                int(rows.sum()),
-                chunk.numbers,
-                result_of(result, rows),
-                row_versions=row_versions(chunk),
-                claimed=None if claims is None else batch_mask(chunk, claims) & rows,
-            )
+        else:
+            for chunk in chunks:
+                result = kernel.run(joint.part(chunk, catalog))
+                rows = np.ones(len(chunk), np.bool_)
+                for it in older:
+                    # A row stands under one series only, the newest that knows it.
+                    rows &= ~it.take(chunk, joint, result, ledger, keys, rows)
+                comparer.add(
+                    int(rows.sum()),
+                    chunk.numbers,
+                    result_of(result, rows),
+                    row_versions=row_versions(chunk),
+                    claimed=None if claims is None else batch_mask(chunk, claims) & rows,
+                )
         comparison = merged(comparer.finish(), older)
         erasable = [
             (catalog, erased_by_sender(catalog, ledger, open_version)),
