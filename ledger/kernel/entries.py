@@ -118,14 +118,17 @@ class Kernel:
         if self.catalog.subject is None:
             return np.zeros((size, TAG_SIZE), np.uint8)
         coded = values.dictionary_encode()
-        subjects = coded.dictionary.to_pylist()
-        public = np.fromiter(map(self.catalog.is_public, subjects), np.bool_, len(subjects))
+        subjects = coded.dictionary.cast(pa.binary())
         table = np.zeros((len(subjects) + 1, TAG_SIZE), np.uint8)
+        if self.catalog.subject.visibility != "public" or self.catalog.subject.public_pattern is None:
+            # All alike: no need to look at each.
+            public = np.full(len(subjects), self.catalog.subject.visibility == "public")
+        else:
+            public = np.fromiter(map(self.catalog.is_public, coded.dictionary.to_pylist()), np.bool_, len(subjects))
         # The last row stays zero: F4's tag of a record without a subject.
         for chosen, key in ((public, self.keys.public_subject), (~public, self.keys.subject)):
             places = np.flatnonzero(chosen)
-            chosen_ones = pa.array([subjects[place].encode() for place in places.tolist()], pa.binary())
-            table[places] = native.tags(key, chosen_ones)
+            table[places] = native.tags(key, subjects.take(pa.array(places)))
         return np.asarray(table[coded.indices.fill_null(len(subjects)).to_numpy()])
 
     def _normalise(self, fields: Mapping[str, Any], names: list[str]) -> tuple[dict[str, Any], Mask]:

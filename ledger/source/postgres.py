@@ -211,7 +211,8 @@ def _blocks(connection: psycopg.Connection[Any], sql: str, where: str) -> Iterat
         total = size = 0
         with connection.cursor() as cursor:
             with cursor.copy(sql) as copy:
-                for row in copy:
+                # Not `for row in copy`: that is a generator more for each row.
+                for row in iter(copy.read, b""):
                     rows.append(bytes(row))
                     size += len(row)
                     if size >= CHUNK_BYTES or len(rows) > MAX_CHUNK_ROWS:

@@ -277,31 +277,37 @@ def test_a_table_replaced_while_it_is_opened_is_not_read(
     assert refusal(postgres18.url, fines).code == "source.changed"
 
 
-def test_what_a_proxy_cuts_off_is_not_taken_for_the_end(
-    postgres18: Database, fines: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import psycopg
-
+def test_what_a_proxy_cuts_off_is_not_taken_for_the_end(postgres18: Database, fines: Catalog) -> None:
     postgres18.run(TABLE, "INSERT INTO fines (no) VALUES ('1'), ('2')")
-    real = psycopg.Copy.__iter__
     for spoil in (
         lambda rows: rows[:1],
         lambda rows: [b"".join(rows)],
         lambda rows: [rows[0][:-3], rows[0][-3:], *rows[1:]],
     ):
-        monkeypatch.setattr(
-            psycopg.Copy, "__iter__", lambda self, spoil=spoil: iter(spoil([bytes(row) for row in real(self)]))
-        )
-        assert refusal(postgres18.url, fines).code == "source.copy"
+        with pytest.MonkeyPatch.context() as patch:
+            spoil_copy(patch, spoil)
+            assert refusal(postgres18.url, fines).code == "source.copy"
+
+
+def spoil_copy(patch: pytest.MonkeyPatch, spoil: Callable[[list[bytes]], list[bytes]]) -> None:
+    """What psycopg reads of a COPY is what `spoil` makes of its rows."""
+    import psycopg
+
+    real = psycopg.Copy.read
+    left: dict[int, list[bytes]] = {}
+
+    def read(self: Any) -> bytes:
+        if id(self) not in left:
+            left[id(self)] = [*spoil([bytes(row) for row in iter(lambda: real(self), b"")]), b""]
+        return left[id(self)].pop(0)
+
+    patch.setattr(psycopg.Copy, "read", read)
 
 
 def test_a_row_more_than_messages_is_not_read(postgres18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    import psycopg
-
     catalog = parse_catalog(b'id = "a"\nversion = 1\nkey = ["no"]\nfield = [{ name = "no", type = "code" }]', "a")
     postgres18.run(TABLE, "INSERT INTO fines (no) VALUES ('1'), ('2')")
-    real = psycopg.Copy.__iter__
-    monkeypatch.setattr(psycopg.Copy, "__iter__", lambda self: iter([b"".join(map(bytes, real(self))), b"\n"]))
+    spoil_copy(monkeypatch, lambda rows: [b"".join(rows), b"\n"])
     assert refusal(postgres18.url, catalog).code == "source.copy"
 
 
