@@ -68,6 +68,9 @@ class Batch(BaseModel):
     announced_late: bool
     revised_after_receipt: bool
     superseded: bool = Field(description="a snapshot that its sender left behind with another")
+    settled_by: str | None = Field(
+        default=None, description="roots that differ: the number of a later snapshot that both sides hold alike"
+    )
 
 
 class Anchor(BaseModel):
@@ -237,6 +240,7 @@ def _batch(it: listing.Listed) -> Batch:
         announced_late=batch.announced_late,
         revised_after_receipt=batch.revised_after_receipt,
         superseded=batch.superseded,
+        settled_by=batch.settled_by,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -85,6 +85,9 @@ class BatchState:
     announced_late: bool = False
     revised_after_receipt: bool = False
     superseded: bool = False  # a snapshot that its sender left behind with another
+    settled_by: str | None = (
+        None  # roots that differ: a snapshot that folds this batch and of which both sides hold the same
+    )
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,8 @@ def _streams(party: str, known: _Known, streams: Streams | None) -> tuple[Stream
     if streams is not None:
         for stream, batches in streams.by_id.items():
             if party in (stream.sender, stream.receiver):
-                found[stream] = [_on_chain(party, batch, streams) for batch in batches]
+                states = [_on_chain(party, batch, streams) for batch in batches]
+                found[stream] = _settled(states, batches, streams)
     for batch in known.batches.values():
         if streams is not None and batch.id in streams.by_batch:
             continue
@@ -230,6 +234,20 @@ def _streams(party: str, known: _Known, streams: Streams | None) -> tuple[Stream
         StreamState(stream.catalog_id, stream.sender, stream.receiver, tuple(batches))
         for stream, batches in sorted(found.items(), key=lambda item: item[0])
     )
+
+
+def _settled(states: list[BatchState], batches: Sequence[AnnouncedBatch], streams: Streams) -> list[BatchState]:
+    """With `settled_by`: whatever a batch left different, a later snapshot that both hold alike says that it is so no more."""
+    alike = [
+        it for it, state in zip(batches, states, strict=True) if it.upto is not None and state.state == "roots_equal"
+    ]
+    reached = [(streams.reach(it), it.descriptor.batch) for it in alike]
+    places = {it.batch_id: place for place, it in enumerate(streams.batches(batches[0].stream), 1)} if batches else {}
+    found: list[BatchState] = []
+    for state in states:
+        by = next((name for reach, name in reached if 0 < places.get(state.batch_id, reach + 1) <= reach), None)
+        found.append(replace(state, settled_by=by) if state.state == "roots_differ" and by is not None else state)
+    return found
 
 
 def _on_chain(party: str, batch: AnnouncedBatch, streams: Streams) -> BatchState:
@@ -379,8 +397,8 @@ def _attention(party: str, streams: Iterable[StreamState], known: _Known, moment
     for stream in streams:
         for batch in stream.batches:
             where = f"{stream.catalog} {batch.number}"
-            if batch.superseded:
-                # Another snapshot says more; what differs in this one stays on record and wants nothing.
+            if batch.superseded or batch.settled_by is not None:
+                # Another snapshot says more, or that it is settled; what differs in this one stays on record and wants nothing.
                 continue
             if batch.kind == "snapshot" and stream.receiver == party:
                 yield from _snapshot_attention(stream, batch, where)

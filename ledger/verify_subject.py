@@ -100,4 +100,5 @@ def _left_behind(asked: Asked) -> int:
             "belongs to no series of the stream",
         )
     bridges = [it.bridge for it in arranged.series[: series.number + 1] if it.bridge is not None]
-    return sum(max(0, it.old.sent[-1].size - it.new.sent[-1].size) for it in bridges)
+    # Of all revisions those that say most: a half that was made smaller later must not hide anything.
+    return sum(max(0, max(r.size for r in it.old.sent) - min(r.size for r in it.new.sent)) for it in bridges)

@@ -84,7 +84,7 @@ def with_left(
             left.append(found)
         if arranged.stream.sender == workspace.party:
             # Our own batches are here, or the store is not whole.
-            lost += then.open
+            lost += [it for it in then.open if it.sent]
         else:
             notes += _unknown(then)
         newer.append((then, its))

@@ -138,6 +138,8 @@ def _tell_stream(stream: StreamState) -> None:
             state += say("，接收后又修订", ", revised after receipt")
         if batch.superseded:
             state += say("，已有更新的快照", ", superseded")
+        if batch.settled_by is not None:
+            state += say(f"，已由快照 {batch.settled_by} 了结", f", settled by snapshot {batch.settled_by}")
         root = "-" if batch.root is None else f"{batch.root[:12]}…"
         size = "-" if batch.size is None else batch.size
         rows.append((batch.number, batch.kind, size, root, _side(batch.ours), _side(batch.theirs), state))

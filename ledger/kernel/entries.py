@@ -90,7 +90,7 @@ class Kernel:
 
     def run_all(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Result]]:
         """`run` of each chunk, in order, in as many threads as there are processors, while the next are being read."""
-        return in_order(lambda: Kernel(self.catalog, self.keys, self.stages).run, chunks)
+        return in_order(lambda: type(self)(self.catalog, self.keys, self.stages).run, chunks)
 
     def keys_of(self, chunk: Chunk, rows: Sequence[int] | NDArray[np.int64] | None = None) -> KeyResult:
         """The keys of the rows named (default: the chunk's withdrawals), other fields unseen; refused rows stay

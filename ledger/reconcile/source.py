@@ -242,7 +242,7 @@ def _report(
     notes = [
         *_scope_notes(ledger, comparison, scope, batches),
         *_version_notes(job, catalog, ledger),
-        *_notes(job, ledger, waiting),
+        *_notes(job, ledger, _receivable(job, ledger, waiting)),
         *_left_notes(ledger, joint),
         *ledger.notes,
         *table.notes,
@@ -341,6 +341,15 @@ def _version_notes(job: Job, catalog: Catalog, ledger: StreamLedger) -> Iterator
             f"已上链的行都没有记录行版本（{column}）：它们的改动仍算差异；下一次 anchor 会为一致的行补记",
             f"nothing was anchored with a row version ({column}) yet: changes stay findings; the next anchor records it for rows that match",
         )
+
+
+def _receivable(job: Job, ledger: StreamLedger, waiting: Sequence[AnnouncedBatch]) -> list[AnnouncedBatch]:
+    """Those that can be received now: what comes after a bridge that waits is told by a note of its own."""
+    arranged, current = job.series(ledger.stream), job.current(ledger.stream)
+    later = {
+        it.batch_id for series in arranged.series[(current.number if current else -1) + 1 :] for it in series.every
+    }
+    return [it for it in waiting if it.batch_id not in later]
 
 
 def _notes(job: Job, ledger: StreamLedger, waiting: Sequence[AnnouncedBatch]) -> tuple[tuple[str, str], ...]:

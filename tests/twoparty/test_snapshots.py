@@ -657,3 +657,22 @@ def test_which_snapshot_is_left_behind_by_which_party(pair: Pair) -> None:
         assert left(newer, "guangzhou") == []
         assert left(older, "guangzhou") == []
         assert [job.streams.reach(job.streams.by_batch[it]) for it in (newer, older)] == [2, 1]
+
+
+def test_a_snapshot_that_both_hold_alike_ends_what_an_older_batch_left_different(pair: Pair) -> None:
+    pair.deliver("B1", ROWS)
+    path = pair.file("B2.csv", [permit(20), permit(21)])
+    pair.province.ok("send", "permits", path, "--batch", "B2", "--to", "guangzhou")
+    # A row is lost under way; the sender sends it again.
+    lost = pair.file("lost.csv", [permit(20)])
+    pair.city.run("receive", "permits", lost, "--batch", "B2", "--from", "guangdong", "--load")
+    pair.deliver("B3", [permit(21)])
+    for party in (pair.city, pair.province):
+        assert any(it["where"] == "permits B2" for it in party.ok("status")["attention"])
+    announce(pair)
+    assert answer(pair)[1]["verdict"] == "matched"
+    for party in (pair.city, pair.province):
+        told = party.ok("status")
+        assert not any(it["where"] == "permits B2" for it in told["attention"])
+        states = {it["number"]: it["settled_by"] for stream in told["streams"] for it in stream["batches"]}
+        assert [number for number, by in states.items() if by] == ["B2"]
