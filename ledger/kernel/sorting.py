@@ -51,10 +51,12 @@ class EntryIndex:
     def __init__(self, entries: NDArray[np.uint8]) -> None:
         """Index `entries`, (n, 64); ValueError if a key tag occurs twice (ask `duplicate_tags` first)."""
         tags = words_of(entries[:, TAG])
-        order = np.lexsort((tags[:, 1], tags[:, 0]))
+        high, low = tags[:, 0], tags[:, 1]
+        ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))
+        order = np.arange(len(tags)) if bool(ascending.all()) else np.lexsort((low, high))
         self._rows = order.astype(np.int64, copy=False)
-        self._high = tags[order, 0]
-        self._low = tags[order, 1]
+        self._high = high[order]
+        self._low = low[order]
         if bool(((self._high[1:] == self._high[:-1]) & (self._low[1:] == self._low[:-1])).any()):
             raise ValueError("a key tag occurs twice")
 
@@ -68,14 +70,14 @@ class EntryIndex:
         if not len(self._rows) or not len(wanted):
             return found
         at = np.searchsorted(self._high, wanted[:, 0], "left")
-        until = np.searchsorted(self._high, wanted[:, 0], "right")
-        one = until - at == 1
-        hit = np.flatnonzero(one)
-        hit = hit[self._low[at[hit]] == wanted[hit, 1]]
-        found[hit] = self._rows[at[hit]]
+        there = np.flatnonzero(at < len(self._high))
+        there = there[self._high[at[there]] == wanted[there, 0]]
+        same = self._low[at[there]] == wanted[there, 1]
+        found[there[same]] = self._rows[at[there[same]]]
         # Two tags that agree in 64 bits: never by chance, so a plain search is quick enough.
-        for i in np.flatnonzero(until - at > 1).tolist():
-            inner = int(at[i] + np.searchsorted(self._low[at[i] : until[i]], wanted[i, 1]))
-            if inner < until[i] and self._low[inner] == wanted[i, 1]:
+        for i in there[~same].tolist():
+            until = int(np.searchsorted(self._high, wanted[i, 0], "right"))
+            inner = int(at[i] + np.searchsorted(self._low[at[i] : until], wanted[i, 1]))
+            if inner < until and self._low[inner] == wanted[i, 1]:
                 found[i] = self._rows[inner]
         return found
