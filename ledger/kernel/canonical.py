@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ledger.catalog import Catalog
+from ledger.kernel import native
 from ledger.kernel.text import TextColumn
 
 # The backslash first, or it would escape the others' escapes.
@@ -32,6 +33,10 @@ def record_keys(catalog: Catalog, columns: Mapping[str, Any]) -> Any:
 
 def _filled(head: str, names: Sequence[str], columns: Mapping[str, Any], tail: str) -> Any:
     # Catalog ids and field names are [a-z0-9_-] only (F1), so they stand in the template as they are.
+    befores = [f'{head if not at else ","}"{name}":'.encode() for at, name in enumerate(names)]
+    made = native.objects([(before, columns[name]) for before, name in zip(befores, names, strict=True)], tail.encode())
+    if made is not None:
+        return made
     parts: list[Any] = []
     literal = head
     for position, name in enumerate(names):

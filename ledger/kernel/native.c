@@ -1,8 +1,9 @@
 /* The hashing of entries and trees (formats F3-F5) over Arrow buffers; the Python beside it is the reference and must give the same bytes.
  *
  * No Python.h: loaded with ctypes, which lets other threads run meanwhile. Nothing is allocated and nothing is kept. Lengths and offsets
- * come from Arrow arrays that were made in this process; whoever calls answers for them. Three things only: HMAC-SHA-256 tags,
- * commitments, and the root of RFC 9162. SHA-256 is that of FIPS 180-4, with the processor's instructions for it where there are any.
+ * come from Arrow arrays that were made in this process; whoever calls answers for them. In it: HMAC-SHA-256 tags, commitments, the root
+ * of RFC 9162, and the canonical JSON of rows (formats F3). SHA-256 is that of FIPS 180-4, with the processor's instructions for it where
+ * there are any.
  */
 #include <stdint.h>
 #include <string.h>
@@ -199,5 +200,110 @@ void dz_root(const u8 *entries, int64_t count, u8 *out, int portable)
         memcpy(node + 1, stack[--depth], 32);
         memcpy(node + 33, out, 32);
         finish(run, FIRST, 0, node, 65, out);
+    }
+}
+
+/* A column of text: Arrow's buffers; `valid` is NULL where nothing is null, `first` its bit for row 0. */
+typedef struct {
+    const u8 *data;
+    const int32_t *offsets;
+    const u8 *valid;
+    int64_t first;
+    const u8 *before; /* what stands before the value: separators and the member's name */
+    int64_t before_size;
+} Column;
+
+static int is_null(const Column *column, int64_t row)
+{
+    int64_t bit = column->first + row;
+    return column->valid && !(column->valid[bit >> 3] >> (bit & 7) & 1);
+}
+
+/* What a byte of a JSON string takes beyond itself (RFC 8785 section 3.2.2.2), and the letter of the short escapes. */
+static const u8 MORE[256] = {[0 ... 7] = 5, [8 ... 10] = 1, [11] = 5, [12 ... 13] = 1, [14 ... 31] = 5, ['"'] = 1, ['\\'] = 1};
+static const u8 LETTER[32] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
+
+/* Whether every byte stands as it is; written so that the compiler looks at many at once. */
+static int is_plain(const u8 *data, int64_t size)
+{
+    u8 found = 0;
+    for (int64_t i = 0; i < size; i++)
+        found |= (u8)(data[i] < 0x20) | (u8)(data[i] == '"') | (u8)(data[i] == '\\');
+    return !found;
+}
+
+static u8 *escaped(const u8 *data, int64_t size, u8 *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (const u8 *p = data; p < data + size; p++) {
+        if (!MORE[*p]) {
+            *out++ = *p;
+            continue;
+        }
+        *out++ = '\\';
+        if (*p >= 0x20 || LETTER[*p]) {
+            *out++ = *p >= 0x20 ? *p : LETTER[*p];
+            continue;
+        }
+        memcpy(out, "u00", 3);
+        out[3] = (u8)digits[*p >> 4], out[4] = (u8)digits[*p & 15];
+        out += 5;
+    }
+    return out;
+}
+
+/* Where each of `count` objects would end: ends[0] = 0, then their sizes added up; -1 where they do not fit into 31 bits. */
+int64_t dz_json_ends(const Column *columns, int64_t width, int64_t tail_size, int64_t count, int32_t *ends)
+{
+    int64_t total = 0;
+    ends[0] = 0;
+    for (int64_t row = 0; row < count; row++) {
+        total += tail_size;
+        for (int64_t at = 0; at < width; at++) {
+            const Column *column = columns + at;
+            total += column->before_size;
+            if (is_null(column, row)) {
+                total += 4;
+                continue;
+            }
+            const u8 *value = column->data + column->offsets[row];
+            int64_t size = column->offsets[row + 1] - column->offsets[row];
+            total += 2 + size;
+            for (int64_t i = is_plain(value, size) ? size : 0; i < size; i++)
+                total += MORE[value[i]];
+        }
+        if (total > INT32_MAX)
+            return -1;
+        ends[row + 1] = (int32_t)total;
+    }
+    return total;
+}
+
+/* The objects themselves, one after the other; `out` has room for what dz_json_ends said. */
+void dz_json(const Column *columns, int64_t width, const u8 *tail, int64_t tail_size, int64_t count, u8 *out)
+{
+    for (int64_t row = 0; row < count; row++) {
+        for (int64_t at = 0; at < width; at++) {
+            const Column *column = columns + at;
+            memcpy(out, column->before, (size_t)column->before_size);
+            out += column->before_size;
+            if (is_null(column, row)) {
+                memcpy(out, "null", 4);
+                out += 4;
+                continue;
+            }
+            *out++ = '"';
+            const u8 *value = column->data + column->offsets[row];
+            int64_t size = column->offsets[row + 1] - column->offsets[row];
+            if (is_plain(value, size)) {
+                memcpy(out, value, (size_t)size);
+                out += size;
+            } else {
+                out = escaped(value, size, out);
+            }
+            *out++ = '"';
+        }
+        memcpy(out, tail, (size_t)tail_size);
+        out += tail_size;
     }
 }

@@ -1,6 +1,6 @@
 """Hashing at the speed of the processor, if native.c could be compiled; the same bytes from the standard library if not.
 
-`tags`, `commitments` and `root` are all there is. `DUIZHANG_KERNEL=reference` switches the compiled one off. One that does not give the
+`tags`, `commitments`, `root` and `objects` are all there is. `DUIZHANG_KERNEL=reference` switches the compiled one off. One that does not give the
 published bytes of its own check is not used.
 """
 
@@ -10,11 +10,13 @@ import ctypes
 import hashlib
 import hmac
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import rfc8785
 from numpy.typing import NDArray
 
 from ledger import merkle
@@ -62,6 +64,54 @@ def root(entries: Bytes2D) -> bytes:
     out = ctypes.create_string_buffer(32)
     found.dz_root(ctypes.c_void_p(whole.ctypes.data), ctypes.c_int64(len(whole)), out, 0)
     return out.raw
+
+
+def objects(members: Sequence[tuple[bytes, Any]], tail: bytes) -> Any | None:
+    """Rows as JSON objects, pa.binary(): for each member what stands before its value and the values, pa.string() of one length, written
+    as RFC 8785 strings, or `null`; then `tail`. None where the reference must do it (`canonical`)."""
+    found = _load()
+    arrays = [values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values for _, values in members]
+    if found is None or not arrays or any(array.type != pa.string() for array in arrays):
+        return None
+    return _objects(found, [before for before, _ in members], arrays, tail)
+
+
+class _Column(ctypes.Structure):
+    """`Column` of native.c."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+        ("valid", ctypes.c_void_p),
+        ("first", ctypes.c_int64),
+        ("before", ctypes.c_char_p),
+        ("before_size", ctypes.c_int64),
+    )
+
+
+def _objects(found: Any, befores: Sequence[bytes], arrays: Sequence[Any], tail: bytes) -> Any | None:
+    count = len(arrays[0])
+    if any(len(array) != count for array in arrays):
+        raise ValueError("columns of one length")
+    if not count:
+        return pa.array([], pa.binary())
+    columns = (_Column * len(arrays))()
+    for column, before, array in zip(columns, befores, arrays, strict=True):
+        valid, offsets, data = array.buffers()
+        column.offsets = offsets.address + 4 * array.offset
+        # A buffer of nothing has no address; one that is never read does as well.
+        column.data = offsets.address if data is None or not data.size else data.address
+        column.valid = None if valid is None or not array.null_count else valid.address
+        column.first = array.offset
+        column.before, column.before_size = before, len(before)
+    ends = np.empty(count + 1, np.int32)
+    sizes = ctypes.c_int64(len(arrays)), ctypes.c_int64(len(tail)), ctypes.c_int64(count)
+    total = found.dz_json_ends(columns, *sizes, ctypes.c_void_p(ends.ctypes.data))
+    if total < 0:
+        return None
+    out = pa.allocate_buffer(total)
+    found.dz_json(columns, sizes[0], tail, *sizes[1:], ctypes.c_void_p(out.address))
+    return pa.BinaryArray.from_buffers(pa.binary(), count, [None, pa.py_buffer(ends), out])
 
 
 class _Hmac:
@@ -112,8 +162,9 @@ def _load() -> Any:
         if not path.exists():
             return None
         found = ctypes.CDLL(str(path))
-        for name in ("dz_tags", "dz_commitments", "dz_root"):
+        for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json"):
             getattr(found, name).restype = None
+        found.dz_json_ends.restype = ctypes.c_int64
         found.dz_instructions.restype = ctypes.c_int
     except (OSError, AttributeError):
         return None
@@ -140,7 +191,10 @@ def _is_right(found: Any) -> bool:
             return False
         if [row.tobytes() for row in _run(found.dz_commitments, key, array, 32, portable)] != committed:
             return False
-    return True
+    values = ['"\\', "".join(map(chr, range(0x80))), None, "许可 𠮷", ""]
+    written = [b'{"a":' + (b"null" if it is None else rfc8785.dumps(it)) + b"}" for it in values]
+    made = _objects(found, [b'{"a":'], [pa.array(values)], b"}")
+    return made is not None and made.to_pylist() == written
 
 
 def _check(entries: Bytes2D, width: int) -> None:

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger import merkle
-from ledger.kernel import native, native_build
+from ledger.catalog import parse_catalog
+from ledger.kernel import canonical, native, native_build
 from ledger.kernel.ahead import WORKERS, in_order
 
 KEY = bytes(range(7, 39))
@@ -87,6 +89,44 @@ def test_the_root_is_that_of_rfc_9162(engine: str, count: int) -> None:
     assert native.root(wide[:, 8:72]) == native.root(entries)
 
 
+TEXTS = st.one_of(st.none(), st.text(max_size=60), st.text(st.characters(max_codepoint=0x7F), max_size=60))
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), max_size=30), st.integers(0, 3))
+def test_objects_are_those_of_rfc_8785(rows: list[tuple[str | None, str | None]], first: int) -> None:
+    one, two = (pa.array([row[at] for row in rows], pa.string())[first:] for at in range(2))
+    made = native.objects([(b'{"a":', one), (b',"b":', two)], b"}")
+    assert made is not None
+    assert made.to_pylist() == [rfc8785.dumps({"a": a, "b": b}) for a, b in rows[first:]]
+
+
+CATALOG = parse_catalog(
+    b"""id = "c"
+version = 3
+key = ["no"]
+field = [{ name = "no", type = "code" }, { name = "a", type = "text" }, { name = "b", type = "text" }]
+""",
+    "c",
+)
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), TEXTS, TEXTS), max_size=20))
+def test_the_kernel_makes_the_same_of_rows_with_and_without(rows: list[tuple[str, str | None, str | None]]) -> None:
+    columns = {name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(("no", "a", "b"))}
+    made = [(canonical.records(CATALOG, columns), canonical.record_keys(CATALOG, columns))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "_load", lambda: None)
+        made.append((canonical.records(CATALOG, columns), canonical.record_keys(CATALOG, columns)))
+    assert [part.to_pylist() for part in made[0]] == [part.to_pylist() for part in made[1]]
+
+
+def test_columns_of_another_kind_or_length_are_not_taken() -> None:
+    assert native.objects([(b"{", pa.array([b"a"], pa.binary()))], b"}") is None
+    assert native.objects([], b"}") is None
+    with pytest.raises(ValueError, match="one length"):
+        native.objects([(b"{", pa.array(["a"])), (b",", pa.array(["a", "b"]))], b"}")
+
+
 def test_what_is_no_array_of_bytes_is_refused() -> None:
     for array in (pa.array(["a"]), pa.array([b"a"], pa.large_binary()), pa.array([b"a", None], pa.binary())):
         with pytest.raises(ValueError, match=r"pa\.binary\(\)"):
@@ -100,19 +140,29 @@ def test_what_is_no_array_of_bytes_is_refused() -> None:
 def test_a_kernel_that_gives_other_bytes_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt = tmp_path / "native.c"
     text = native_build.SOURCE.read_text(encoding="utf-8")
-    for right, wrong in (("0x428a2f98", "0x428a2f99"), ("^ 0x5c", "^ 0x5d"), ("node[65] = {1}", "node[65] = {2}")):
+    for right, wrong in (
+        ("0x428a2f98", "0x428a2f99"),
+        ("^ 0x5c", "^ 0x5d"),
+        ("node[65] = {1}", "node[65] = {2}"),
+        ('"u00"', '"u01"'),
+    ):
         assert right in text
         spoilt.write_text(text.replace(right, wrong), encoding="utf-8")
         monkeypatch.setattr(native_build, "SOURCE", spoilt)
         made = native_build.build()
         assert made is not None
         assert not native._is_right(_opened(made)), wrong
+    spoilt.write_text(text, encoding="utf-8")
+    made = native_build.build()
+    assert made is not None
+    assert native._is_right(_opened(made))
 
 
 def _opened(path: Path) -> Any:
     found = ctypes.CDLL(str(path))
-    for name in ("dz_tags", "dz_commitments", "dz_root"):
+    for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json"):
         getattr(found, name).restype = None
+    found.dz_json_ends.restype = ctypes.c_int64
     return found
 
 
@@ -169,6 +219,13 @@ int main(void)
             dz_tags(key, data, offsets, n, tags, 16, portable);
             if (n) dz_commitments(key, data, offsets, n, all, 32, portable);
             dz_root(all, n, root, portable);
+            for (u64 i = 0; i < size; i++) data[i] = (u8)(i * 37 + (u64)n);
+            Column column = {data, offsets, NULL, 0, (const u8 *)"{", 1};
+            int32_t *ends = malloc(sizeof(int32_t) * (size_t)(n + 1));
+            int64_t length = dz_json_ends(&column, 1, 1, n, ends);
+            u8 *text = malloc(length ? (size_t)length : 1);
+            dz_json(&column, 1, (const u8 *)"}", 1, n, text);
+            free(ends), free(text);
             free(offsets), free(data), free(tags), free(all);
         }
     return 0;
