@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,10 +19,12 @@ WORKERS = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaf
 _AHEAD = 1
 
 
-def in_order(make: Callable[[], Callable[[T], R]], items: Iterable[T]) -> Iterator[tuple[T, R]]:
-    """Each of `items` with what was made of it, in order; `make` gives a function to each thread. At most WORKERS + 1 are held.
+def in_order(
+    make: Callable[[], Callable[[T], R]], items: Iterable[T], workers: int = WORKERS
+) -> Generator[tuple[T, R], None, None]:
+    """Each of `items` with what was made of it, in order; `make` gives a function to each thread. At most `workers` + 1 are held.
 
-    An error of the reader or of a function comes where its item would have; nothing after it is given.
+    An error of the reader or of a function comes where its item would have; nothing after it is given. A generator of items is closed at the end.
     """
     own = threading.local()
 
@@ -33,11 +35,11 @@ def in_order(make: Callable[[], Callable[[T], R]], items: Iterable[T]) -> Iterat
         return found
 
     waiting: deque[tuple[T, Future[R]]] = deque()
-    pool = ThreadPoolExecutor(WORKERS, "kernel")
+    pool = ThreadPoolExecutor(workers, "kernel")
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) >= WORKERS + _AHEAD:
+            if len(waiting) >= workers + _AHEAD:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:
@@ -45,3 +47,5 @@ def in_order(make: Callable[[], Callable[[T], R]], items: Iterable[T]) -> Iterat
             yield first, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+        if isinstance(items, Generator):
+            items.close()

@@ -7,7 +7,8 @@ are to F2. A type without a form is refused by name before the first row, a valu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from ledger.catalog import Catalog, Field
 from ledger.errors import SourceError
+from ledger.kernel.ahead import in_order
 from ledger.kernel.chunk import Chunk
 from ledger.source.layout import Layout, TableShape, check_kinds, resolve_columns
 from ledger.source.pgconnect import LOCK_SECONDS, address_of, connected, no_right
@@ -174,16 +176,19 @@ class Reader:
         expressions = [f"{name}::pg_catalog.text" for name in LOCATOR] if located else []
         expressions += [self.columns[name].as_text for name in wanted]
         sql = f"COPY (SELECT {', '.join(expressions)} FROM {self.layout.reference} {condition}) TO STDOUT (FORMAT csv{_raw(connection)})"  # noqa: S608
-        ordinal = 1
-        for data, rows in _blocks(connection, sql, self._where):
-            columns = _parsed(data, rows, len(expressions), self._where)
-            first = len(LOCATOR) if located else 0
+        first = len(LOCATOR) if located else 0
+
+        def parse(block: _Block) -> tuple[list[tuple[str, ...]], Chunk]:
+            columns = _parsed(block.data, block.rows, len(expressions), self._where)
             places = list(zip(*(column.cast(pa.string()).to_pylist() for column in columns[:first]), strict=True))
-            chunk = chunk_of(
-                columns[first:], names, self.layout, self._catalog, ordinal, self._texts, self._versions
+            return places, chunk_of(
+                columns[first:], names, self.layout, self._catalog, block.ordinal, self._texts, self._versions
             )  # fmt: skip
-            ordinal += rows
-            yield places, chunk
+
+        # One block is parsed while the next is on its way.
+        with closing(in_order(lambda: parse, _blocks(connection, sql, self._where), workers=1)) as parsed:
+            for _, found in parsed:
+                yield found
 
     def _texts(self, values: Any, column: str, field: Field, refused: Refused) -> Any:
         return checked(utf8_of(values, field, refused), self.columns[column].kind or "text", field, refused)
@@ -199,8 +204,17 @@ def _raw(connection: psycopg.Connection[Any]) -> str:
     return ", ENCODING 'SQL_ASCII'" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else ""
 
 
-def _blocks(connection: psycopg.Connection[Any], sql: str, where: str) -> Iterator[tuple[bytes, int]]:
-    """What a COPY sends, some whole rows at a time, and how many they are."""
+@dataclass(frozen=True)
+class _Block:
+    """Some whole rows as COPY sends them, how many they are, and the number of the first, from 1."""
+
+    data: bytes
+    rows: int
+    ordinal: int
+
+
+def _blocks(connection: psycopg.Connection[Any], sql: str, where: str) -> Iterator[_Block]:
+    """What a COPY sends, some whole rows at a time."""
     if connection.info.transaction_status is not psycopg.pq.TransactionStatus.INTRANS:
         raise RuntimeError(f"{where}: a scan was begun before the one before it had ended")
     # Behind a savepoint, so that a scan that is given up leaves the transaction as it was.
@@ -216,11 +230,11 @@ def _blocks(connection: psycopg.Connection[Any], sql: str, where: str) -> Iterat
                     rows.append(bytes(row))
                     size += len(row)
                     if size >= CHUNK_BYTES or len(rows) > MAX_CHUNK_ROWS:
-                        yield b"".join(rows), len(rows) - 1
+                        yield _Block(b"".join(rows), len(rows) - 1, total + 1)
                         total += len(rows) - 1
                         rows, size = [_BOM], 0
             if len(rows) > 1:
-                yield b"".join(rows), len(rows) - 1
+                yield _Block(b"".join(rows), len(rows) - 1, total + 1)
                 total += len(rows) - 1
             told = cursor.rowcount
     except BaseException:

@@ -281,7 +281,7 @@ def test_no_more_is_read_than_can_be_worked_on() -> None:
     given = in_order(lambda: lambda item: item, items())
     next(given)
     assert read <= WORKERS + 1
-    given.close()  # type: ignore[attr-defined]
+    given.close()
 
 
 @pytest.mark.parametrize("at", [0, 3, 9])
