@@ -84,7 +84,8 @@ class ParquetFile:
         try:
             opened = self._open()
             read = [name for name, type in zip(self._schema.names, self._schema.types, strict=True) if _readable(type)]
-            for batch in opened.iter_batches(BATCH_ROWS, columns=read):
+            for whole in opened.iter_batches(BATCH_ROWS, columns=read):
+                batch = pa.RecordBatch.from_arrays([_compact(column) for column in whole.columns], whole.schema.names)
                 for part in self._bounded(batch, ordinal):
                     yield self._chunk(part, ordinal)
                     ordinal += part.num_rows
@@ -282,6 +283,14 @@ def _advice(type: Any, field: Field) -> tuple[str, str]:
     if pa.types.is_binary(_plain(type)) or pa.types.is_large_binary(_plain(type)):
         return "请写成文字（UTF8/STRING）", "write it as text (UTF8/STRING)"
     return "请改为文字", "write it as text"
+
+
+def _compact(column: Any) -> Any:
+    """A column whose dictionary, that of a whole row group, is larger than itself: with a dictionary of what is used, each once."""
+    if not pa.types.is_dictionary(column.type) or len(column.dictionary) <= len(column):
+        return column
+    used = column.indices.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(used.indices, column.dictionary.take(used.dictionary))
 
 
 def _sizes(column: Any) -> Any:
