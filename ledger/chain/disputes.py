@@ -257,7 +257,7 @@ class DisputeRegistry:
         function = dispute_registry().functions[name]
         call = {"to": self.address, "data": "0x" + function.encode(*values).hex()}
         try:
-            return function.decode(hex_bytes(self.rpc.call("eth_call", call, tag), "eth_call"))
+            return function.decode(hex_bytes(self.rpc.newest("eth_call", call, tag), "eth_call"))
         except (AbiError, RpcAnswered) as error:
             raise self._not_ours(str(error)) from error
 

@@ -114,5 +114,5 @@ def block_at(rpc: Rpc, number: int | str) -> Block | None:
 
 def code_sha256(rpc: Rpc, address: str) -> str | None:
     """SHA-256, in hex, of the code at an address; None if there is none."""
-    code = hex_bytes(rpc.call("eth_getCode", address, "latest"), "eth_getCode")
+    code = hex_bytes(rpc.newest("eth_getCode", address, "latest"), "eth_getCode")
     return hashlib.sha256(code).hexdigest() if code else None

@@ -261,7 +261,8 @@ class Registry:
     def _call(self, name: str, values: tuple[Any, ...], tag: str = "latest") -> tuple[Any, ...]:
         function = anchor_registry().functions[name]
         call = {"to": self.contract, "data": "0x" + function.encode(*values).hex()}
-        answer = hex_bytes(self.rpc.call("eth_call", call, tag), "eth_call")
+        ask = self.rpc.newest if tag == "latest" else self.rpc.call
+        answer = hex_bytes(ask("eth_call", call, tag), "eth_call")
         return self._decoded(function.decode, answer)
 
     def _decoded(self, decode: Callable[[bytes], tuple[Any, ...]], answer: bytes) -> tuple[Any, ...]:

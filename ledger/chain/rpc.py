@@ -1,4 +1,4 @@
-"""JSON-RPC over HTTP to one node, with the standard library only and without ever repeating a request by itself.
+"""JSON-RPC over HTTP to one node, with the standard library only. Nothing but `newest`, which only reads, repeats a request.
 
 A request that got no answer may still have taken effect: the caller decides what to look up. Proxy settings of the
 environment are not used. Messages name the node as scheme://host:port, never the user, password or path of its URL.
@@ -13,6 +13,7 @@ import json
 import select
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -21,6 +22,11 @@ from ledger.errors import ChainError
 
 # The dump of a local chain with 100,000 anchors is about 150 MB as hex; nothing else comes near.
 MAX_ANSWER_BYTES = 512 * 1024 * 1024
+
+# A node that is just taking in a block may refuse questions about its newest one for a moment: anvil reads the number first and
+# has no state of that number any more a moment later. In words, because every node uses codes of its own.
+_BETWEEN_BLOCKS = ("blockoutofrange", "header not found", "unknown block")
+_ASK_AGAIN_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class RpcUnreachable(ChainError):
@@ -63,6 +69,17 @@ class Rpc:
         number = next(self._ids)
         answer = self._post({"jsonrpc": "2.0", "id": number, "method": method, "params": list(params)})
         return self._result(method, number, answer)
+
+    def newest(self, method: str, *params: Any) -> Any:
+        """`call` for a question about the newest block that changes nothing: asked again while the node is between two blocks."""
+        for seconds in _ASK_AGAIN_SECONDS:
+            try:
+                return self.call(method, *params)
+            except RpcAnswered as error:
+                if not any(words in error.rpc_message.lower() for words in _BETWEEN_BLOCKS):
+                    raise
+            time.sleep(seconds)
+        return self.call(method, *params)
 
     def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """The results of several methods in order, in one round trip where the node can; the first error is raised.

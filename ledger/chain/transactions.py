@@ -177,7 +177,7 @@ def prepare(
 def preflight(rpc: Rpc, sender: str, to: str | None, data: bytes) -> None:
     """Return if the transaction would succeed at the latest block; Refused with the contract's reason if not."""
     try:
-        rpc.call("eth_call", _call(sender, to, data), "latest")
+        rpc.newest("eth_call", _call(sender, to, data), "latest")
     except RpcAnswered as error:
         raise _refusal(error) from error
 
@@ -185,7 +185,7 @@ def preflight(rpc: Rpc, sender: str, to: str | None, data: bytes) -> None:
 def estimate_gas(rpc: Rpc, sender: str, to: str | None, data: bytes) -> int:
     """The gas to allow: the node's estimate and a fifth, at most GAS_CAP. Refused, or ChainError `chain.gas`."""
     try:
-        estimate = quantity(rpc.call("eth_estimateGas", _call(sender, to, data)), "eth_estimateGas")
+        estimate = quantity(rpc.newest("eth_estimateGas", _call(sender, to, data)), "eth_estimateGas")
     except RpcAnswered as error:
         raise _refusal(error) from error
     if estimate > GAS_CAP:
@@ -225,7 +225,7 @@ def current_fees(rpc: Rpc) -> Fees:
 
 def next_nonce(rpc: Rpc, sender: str) -> int:
     """The nonce after the account's mined transactions. What waits in a pool is the outbox's to know, not the node's."""
-    return quantity(rpc.call("eth_getTransactionCount", sender, "latest"), "eth_getTransactionCount")
+    return quantity(rpc.newest("eth_getTransactionCount", sender, "latest"), "eth_getTransactionCount")
 
 
 def sign(

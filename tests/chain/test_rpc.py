@@ -148,6 +148,45 @@ def test_an_error_of_the_node_keeps_its_code_message_and_revert(
         assert (caught.value.rpc_code, caught.value.rpc_message) == (0, error)
 
 
+def refusing(times: int, message: str) -> Callable[[Any], bytes]:
+    """An error the first `times`, then an answer."""
+    left = iter(range(times))
+
+    def answer(body: Any) -> bytes:
+        told = {"result": "0x1"} if next(left, None) is None else {"error": {"code": -32602, "message": message}}
+        return json.dumps({"jsonrpc": "2.0", "id": body["id"], **told}).encode()
+
+    return answer
+
+
+BETWEEN = "BlockOutOfRangeError: block height is 18 but requested was 17"
+
+
+def test_the_newest_block_is_asked_for_again_while_the_node_takes_one_in(node: FakeNode) -> None:
+    node.answer = refusing(3, BETWEEN)
+    with Rpc(node.url) as rpc:
+        assert rpc.newest("eth_call", {}, "latest") == "0x1"
+    assert len(node.requests) == 4
+
+
+def test_it_is_not_asked_for_ever(node: FakeNode) -> None:
+    node.answer = refusing(100, BETWEEN)
+    with Rpc(node.url) as rpc, pytest.raises(RpcAnswered, match="BlockOutOfRange"):
+        rpc.newest("eth_call", {}, "latest")
+    assert len(node.requests) == 6
+
+
+def test_any_other_error_of_the_node_and_any_plain_call_is_asked_once(node: FakeNode) -> None:
+    with Rpc(node.url) as rpc:
+        node.answer = refusing(1, "execution reverted")
+        with pytest.raises(RpcAnswered):
+            rpc.newest("eth_call", {}, "latest")
+        node.answer = refusing(1, BETWEEN)
+        with pytest.raises(RpcAnswered):
+            rpc.call("eth_sendRawTransaction", "0x")
+    assert len(node.requests) == 2
+
+
 @pytest.mark.parametrize(
     "answer", [b"", b"<html>", b"[]", b"3", b"{}", b'{"id":1}', b'{"id":9,"result":1}', b'{"result":1}']
 )
