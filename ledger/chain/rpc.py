@@ -71,7 +71,8 @@ class Rpc:
         return self._result(method, number, answer)
 
     def newest(self, method: str, *params: Any) -> Any:
-        """`call` for a question about the newest block that changes nothing: asked again while the node is between two blocks."""
+        """`call` for a question about the newest block that changes nothing: asked again, for at most 0.8 s, while the node is between two
+        blocks; then the node's refusal is raised as by `call`."""
         for seconds in _ASK_AGAIN_SECONDS:
             try:
                 return self.call(method, *params)
