@@ -60,6 +60,7 @@ LAYERS = (
     {"record", "keys", "merkle", "descriptor"},
     {"catalog"},
     {"pattern", "jcs"},
+    {"native"},
     {"errors"},
 )
 APART = ({"chain"}, {"store"}, {"source"})

@@ -1,6 +1,6 @@
 """Work on items while the next are being read: the reader stays in its own thread, the order stays that of the items.
 
-Most of a kernel's work is done outside the interpreter (Arrow, numpy, native.c), so threads share the processors.
+Most of a kernel's work is done outside the interpreter (Arrow, numpy, the compiled part), so threads share the processors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Hashing at the speed of the processor, if native.c could be compiled; the same bytes from the standard library if not.
+"""Hashing at the speed of the processor, if native/hash.c could be compiled; the same bytes from the standard library if not.
 
-`tags`, `commitments`, `root` and `objects` are all there is. `DUIZHANG_KERNEL=reference` switches the compiled one off. One that does not give the
-published bytes of its own check is not used.
+`tags`, `commitments`, `root` and `objects` are all there is. A compiled one that does not give the published bytes of its own check is not used.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import hmac
-import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -20,7 +18,7 @@ import rfc8785
 from numpy.typing import NDArray
 
 from ledger import merkle
-from ledger.kernel.native_build import library
+from ledger.native import load
 
 TAG_BYTES = 16
 _ROOT_BLOCK = 1 << 16
@@ -77,7 +75,7 @@ def objects(members: Sequence[tuple[bytes, Any]], tail: bytes) -> Any | None:
 
 
 class _Column(ctypes.Structure):
-    """`Column` of native.c."""
+    """`Column` of hash.c."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -155,18 +153,15 @@ def _run(function: Any, key: bytes, messages: Any, width: int, portable: int = 0
 
 @cache
 def _load() -> Any:
-    if os.environ.get("DUIZHANG_KERNEL") == "reference":
+    found = load()
+    if found is None:
         return None
     try:
-        path = library()
-        if not path.exists():
-            return None
-        found = ctypes.CDLL(str(path))
         for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json"):
             getattr(found, name).restype = None
         found.dz_json_ends.restype = ctypes.c_int64
         found.dz_instructions.restype = ctypes.c_int
-    except (OSError, AttributeError):
+    except AttributeError:
         return None
     return found if _is_right(found) else None
 

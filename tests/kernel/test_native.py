@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from ledger import merkle
 from ledger.catalog import parse_catalog
-from ledger.kernel import canonical, native, native_build
+from ledger.kernel import canonical, native
 from ledger.kernel.ahead import WORKERS, in_order
+from ledger.native import build
 
 KEY = bytes(range(7, 39))
 ENGINES = ["instructions", "portable", "reference"]
@@ -138,8 +139,9 @@ def test_what_is_no_array_of_bytes_is_refused() -> None:
 
 
 def test_a_kernel_that_gives_other_bytes_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoilt = tmp_path / "native.c"
-    text = native_build.SOURCE.read_text(encoding="utf-8")
+    monkeypatch.setattr(build, "FOLDER", copied(tmp_path))
+    spoilt = tmp_path / "hash.c"
+    text = spoilt.read_text(encoding="utf-8")
     for right, wrong in (
         ("0x428a2f98", "0x428a2f99"),
         ("^ 0x5c", "^ 0x5d"),
@@ -148,14 +150,20 @@ def test_a_kernel_that_gives_other_bytes_is_not_used(tmp_path: Path, monkeypatch
     ):
         assert right in text
         spoilt.write_text(text.replace(right, wrong), encoding="utf-8")
-        monkeypatch.setattr(native_build, "SOURCE", spoilt)
-        made = native_build.build()
+        made = build.build()
         assert made is not None
         assert not native._is_right(_opened(made)), wrong
     spoilt.write_text(text, encoding="utf-8")
-    made = native_build.build()
+    made = build.build()
     assert made is not None
     assert native._is_right(_opened(made))
+
+
+def copied(folder: Path) -> Path:
+    """The C files in a folder of their own."""
+    for path in build.sources():
+        shutil.copy(path, folder)
+    return folder
 
 
 def _opened(path: Path) -> Any:
@@ -169,13 +177,12 @@ def _opened(path: Path) -> Any:
 def test_another_source_is_another_library_and_the_old_one_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "native.c"
-    shutil.copy(native_build.SOURCE, source)
-    monkeypatch.setattr(native_build, "SOURCE", source)
-    first = native_build.build()
+    monkeypatch.setattr(build, "FOLDER", copied(tmp_path))
+    first = build.build()
     assert first is not None
+    source = tmp_path / "hash.c"
     source.write_text(source.read_text(encoding="utf-8") + "\n/* more */\n", encoding="utf-8")
-    second = native_build.build()
+    second = build.build()
     assert second is not None
     assert second != first
     assert [path.name for path in tmp_path.glob("_native-*")] == [second.name]
@@ -183,11 +190,9 @@ def test_another_source_is_another_library_and_the_old_one_goes(
 
 @pytest.mark.parametrize("compiler", ["", "/bin/false"])
 def test_without_a_compiler_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str) -> None:
-    source = tmp_path / "native.c"
-    shutil.copy(native_build.SOURCE, source)
-    monkeypatch.setattr(native_build, "SOURCE", source)
-    monkeypatch.setattr(native_build.shutil, "which", lambda name: compiler or None)
-    assert native_build.build() is None
+    monkeypatch.setattr(build, "FOLDER", copied(tmp_path))
+    monkeypatch.setattr(build.shutil, "which", lambda name: compiler or None)
+    assert build.build() is None
     assert not list(tmp_path.glob("_native*"))
 
 
@@ -202,7 +207,7 @@ def test_it_reads_and_writes_nothing_but_its_own(tmp_path: Path, engine: str) ->
     """Under the sanitizers, every buffer as long as it must be and not a byte more."""
     program = tmp_path / "drive.c"
     program.write_text(
-        f'#include "{native_build.SOURCE}"\n'
+        f'#include "{build.FOLDER / "hash.c"}"\n'
         """#include <stdlib.h>
 int main(void)
 {

@@ -1,22 +1,16 @@
 /* The hashing of entries and trees (formats F3-F5) over Arrow buffers; the Python beside it is the reference and must give the same bytes.
  *
- * No Python.h: loaded with ctypes, which lets other threads run meanwhile. Nothing is allocated and nothing is kept. Lengths and offsets
- * come from Arrow arrays that were made in this process; whoever calls answers for them. In it: HMAC-SHA-256 tags, commitments, the root
+ * Nothing is allocated and nothing is kept. In it: HMAC-SHA-256 tags, commitments, the root
  * of RFC 9162, and the canonical JSON of rows (formats F3). SHA-256 is that of FIPS 180-4, with the processor's instructions for it where
  * there are any.
  */
-#include <stdint.h>
-#include <string.h>
+#include "dz.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define DZ_X86 1
 #include <cpuid.h>
 #include <immintrin.h>
 #endif
-
-typedef uint32_t u32;
-typedef uint64_t u64;
-typedef uint8_t u8;
 
 static const u32 K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be,
@@ -142,10 +136,10 @@ static void keyed(Blocks run, const u8 *key, u32 inner[8], u32 outer[8])
 }
 
 /* Which SHA-256 runs: 1 for the processor's instructions. */
-int dz_instructions(void) { return blocks_of(0) != blocks_portable; }
+DZ_API int dz_instructions(void) { return blocks_of(0) != blocks_portable; }
 
 /* For each of `count` messages, data[offsets[i]:offsets[i + 1]], the first 16 bytes of its HMAC at out + i * stride. */
-void dz_tags(const u8 *key, const u8 *data, const int32_t *offsets, int64_t count, u8 *out, int64_t stride, int portable)
+DZ_API void dz_tags(const u8 *key, const u8 *data, const int32_t *offsets, int64_t count, u8 *out, int64_t stride, int portable)
 {
     Blocks run = blocks_of(portable);
     u32 inner[8], outer[8];
@@ -159,7 +153,7 @@ void dz_tags(const u8 *key, const u8 *data, const int32_t *offsets, int64_t coun
 }
 
 /* For each record d = SHA-256(record), salt = HMAC(d), and SHA-256(salt || d), 32 bytes, at out + i * stride (formats F4). */
-void dz_commitments(const u8 *key, const u8 *data, const int32_t *offsets, int64_t count, u8 *out, int64_t stride, int portable)
+DZ_API void dz_commitments(const u8 *key, const u8 *data, const int32_t *offsets, int64_t count, u8 *out, int64_t stride, int portable)
 {
     Blocks run = blocks_of(portable);
     u32 inner[8], outer[8];
@@ -174,7 +168,7 @@ void dz_commitments(const u8 *key, const u8 *data, const int32_t *offsets, int64
 }
 
 /* The root of the tree over `count` entries of 64 bytes (RFC 9162 section 2.1.1). */
-void dz_root(const u8 *entries, int64_t count, u8 *out, int portable)
+DZ_API void dz_root(const u8 *entries, int64_t count, u8 *out, int portable)
 {
     Blocks run = blocks_of(portable);
     u8 stack[64][32], leaf[65] = {0}, node[65] = {1};
@@ -253,7 +247,7 @@ static u8 *escaped(const u8 *data, int64_t size, u8 *out)
 }
 
 /* Where each of `count` objects would end: ends[0] = 0, then their sizes added up; -1 where they do not fit into 31 bits. */
-int64_t dz_json_ends(const Column *columns, int64_t width, int64_t tail_size, int64_t count, int32_t *ends)
+DZ_API int64_t dz_json_ends(const Column *columns, int64_t width, int64_t tail_size, int64_t count, int32_t *ends)
 {
     int64_t total = 0;
     ends[0] = 0;
@@ -280,7 +274,7 @@ int64_t dz_json_ends(const Column *columns, int64_t width, int64_t tail_size, in
 }
 
 /* The objects themselves, one after the other; `out` has room for what dz_json_ends said. */
-void dz_json(const Column *columns, int64_t width, const u8 *tail, int64_t tail_size, int64_t count, u8 *out)
+DZ_API void dz_json(const Column *columns, int64_t width, const u8 *tail, int64_t tail_size, int64_t count, u8 *out)
 {
     for (int64_t row = 0; row < count; row++) {
         for (int64_t at = 0; at < width; at++) {

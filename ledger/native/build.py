@@ -1,6 +1,6 @@
-"""Compiles native.c with the machine's own C compiler. Needs nothing but the standard library: builds run it by its path.
+"""Compiles the C files of this folder with the machine's own C compiler. Needs nothing but the standard library: builds run it by its path.
 
-The library's name carries the digest of its source, so one that was built from another is never loaded. Without a compiler, or a folder
+The library's name carries the digest of its sources, so one that was built from others is never loaded. Without a compiler, or a folder
 that may be written, there is none, and the reference does the work.
 """
 
@@ -14,13 +14,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("native.c")
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared")
+FOLDER = Path(__file__).parent
+FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden")
+
+
+def sources() -> list[Path]:
+    """The C files, headers too, in the order of their names."""
+    return sorted([*FOLDER.glob("*.c"), *FOLDER.glob("*.h")])
 
 
 def library() -> Path:
-    """Where the library of this source is, or would be."""
-    return SOURCE.with_name(f"_native-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so")
+    """Where the library of these sources is, or would be."""
+    digest = hashlib.sha256()
+    for path in sources():
+        text = path.read_bytes()
+        digest.update(f"{path.name} {len(text)}\n".encode() + text)
+    return FOLDER / f"_native-{digest.hexdigest()[:16]}.so"
 
 
 def build() -> Path | None:
@@ -31,10 +40,11 @@ def build() -> Path | None:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform == "win32":
         return None
+    files = [str(path) for path in sources() if path.suffix == ".c"]
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".native-") as folder:
             made = Path(folder) / target.name
-            subprocess.run([compiler, *FLAGS, "-o", str(made), str(SOURCE)], check=True, capture_output=True)
+            subprocess.run([compiler, *FLAGS, "-o", str(made), *files], check=True, capture_output=True)
             made.replace(target)
     except (OSError, subprocess.CalledProcessError):
         return None

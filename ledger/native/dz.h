@@ -1,0 +1,16 @@
+/* What all C files of this folder share. No Python.h: loaded with ctypes. Lengths and offsets come from Arrow arrays that were made in this
+ * process; whoever calls answers for them. */
+#ifndef DZ_H
+#define DZ_H
+
+#include <stdint.h>
+#include <string.h>
+
+/* A function that Python may call; all others stay inside the library. */
+#define DZ_API __attribute__((visibility("default")))
+
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef uint8_t u8;
+
+#endif
