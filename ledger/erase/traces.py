@@ -155,9 +155,7 @@ def _in_rows(
 def _in_text(path: Path, wanted: Sequence[Named]) -> bool | None:
     """Whether all values of a record's key stand in the file's text, unpacked if it is compressed."""
     needles = {
-        (at, name): [(needle, _pattern(needle, plain=plain)) for needle, plain in _needles(value)]
-        for at, named in enumerate(wanted)
-        for name, value in named.values.items()
+        (at, name): list(_needles(value)) for at, named in enumerate(wanted) for name, value in named.values.items()
     }
     seen: set[tuple[int, str]] = set()
     overlap = 2 + max(
@@ -183,16 +181,23 @@ def _in_text(path: Path, wanted: Sequence[Named]) -> bool | None:
     return any(all((at, name) in seen for name in named.values) for at, named in enumerate(wanted))
 
 
-def _needles(value: str) -> Iterator[tuple[bytes, bool]]:
-    """The value as files write it; True where letters and digits beside it make it another value."""
+def _needles(value: str) -> Iterator[tuple[bytes, re.Pattern[bytes]]]:
+    """The value as files write it, and what a place where it stands looks like."""
     forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     for form in sorted(forms):
-        yield form.encode("utf-8", "surrogatepass"), True
-        yield form.encode("gb18030", "surrogatepass"), True
-    yield value.encode("utf-16-le", "surrogatepass"), False
-    yield value.encode("utf-8", "surrogatepass").hex().encode(), False
+        for encoding in _ENCODINGS:
+            needle = form.encode(encoding, "surrogatepass")
+            # Letters and digits beside it make it another value.
+            yield needle, re.compile(rb"(?<![0-9A-Za-z])" + re.escape(needle) + rb"(?![0-9A-Za-z])")
+    needle = value.encode("utf-16-le", "surrogatepass")
+    yield needle, re.compile(re.escape(needle))
+    needle = value.encode("utf-8", "surrogatepass").hex().encode()
+    yield needle, re.compile(needle if len(needle) >= 2 * _LONG else _HEX_BEFORE + needle + _HEX_AFTER)
 
 
-def _pattern(needle: bytes, *, plain: bool) -> re.Pattern[bytes]:
-    found = re.escape(needle)
-    return re.compile(rb"(?<![0-9A-Za-z])" + found + rb"(?![0-9A-Za-z])" if plain else found)
+_LONG = 6
+"""Bytes of a value whose hex no address or hash holds by chance. That of a shorter one counts where the value begins and ends there."""
+# Nothing of the number, or what stands beside a value in JSON, CSV and the like: " , tab LF CR ; | '
+_BESIDE = rb"22|2c|09|0a|0d|3b|7c|27"
+_HEX_BEFORE = rb"(?:(?<![0-9a-f])|(?<=" + _BESIDE.replace(b"|", b")|(?<=") + rb"))"
+_HEX_AFTER = rb"(?=" + _BESIDE + rb"|[^0-9a-f]|\Z)"

@@ -427,6 +427,20 @@ def test_where_nobody_could_look_is_said(pair: Pair) -> None:
     assert "数据源未能查看" in told["notes"][0]
 
 
+def test_a_short_key_is_not_found_in_the_hex_of_an_address_but_in_that_of_a_record(pair: Pair) -> None:
+    pair.deliver("B1", [permit(5), permit(6)])
+    remove(pair, "A-5")
+    config = pair.city.home / "duizhang.toml"
+    # The hex of A-5 is 412d35.
+    before = config.read_text(encoding="utf-8")
+    config.write_text(f"{before}\n# 0x6412d35f10 aa412d35\n", encoding="utf-8")
+    erased(pair.city, "A-5")
+    for shown in ("412d35", b'{"no":"A-5"}'.hex(), b"A-5,x".hex(), b"x\nA-5".hex()):
+        config.write_text(f"{before}\n# {shown}\n", encoding="utf-8")
+        code, told = erase(pair.city, "A-5")
+        assert (code, told["files"]) == (1, ["duizhang.toml"]), shown
+
+
 def test_fsck_finds_an_erased_record_that_came_back_from_a_backup(pair: Pair) -> None:
     pair.deliver("B1", [permit(1), permit(2)])
     (old,) = (pair.city.home / "archive").iterdir()
