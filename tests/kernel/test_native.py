@@ -140,20 +140,19 @@ def test_what_is_no_array_of_bytes_is_refused() -> None:
 
 def test_a_kernel_that_gives_other_bytes_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "FOLDER", copied(tmp_path))
-    spoilt = tmp_path / "hash.c"
-    text = spoilt.read_text(encoding="utf-8")
-    for right, wrong in (
-        ("0x428a2f98", "0x428a2f99"),
-        ("^ 0x5c", "^ 0x5d"),
-        ("node[65] = {1}", "node[65] = {2}"),
-        ('"u00"', '"u01"'),
+    for name, right, wrong in (
+        ("sha.h", "0x428a2f98", "0x428a2f99"),
+        ("sha.h", "^ 0x5c", "^ 0x5d"),
+        ("hash.c", "node[65] = {1}", "node[65] = {2}"),
+        ("hash.c", '"u00"', '"u01"'),
     ):
+        text = (tmp_path / name).read_text(encoding="utf-8")
         assert right in text
-        spoilt.write_text(text.replace(right, wrong), encoding="utf-8")
+        (tmp_path / name).write_text(text.replace(right, wrong), encoding="utf-8")
         made = build.build()
         assert made is not None
         assert not native._is_right(_opened(made)), wrong
-    spoilt.write_text(text, encoding="utf-8")
+        (tmp_path / name).write_text(text, encoding="utf-8")
     made = build.build()
     assert made is not None
     assert native._is_right(_opened(made))
