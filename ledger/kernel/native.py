@@ -22,6 +22,7 @@ from ledger.native import load
 
 TAG_BYTES = 16
 _ROOT_BLOCK = 1 << 16
+_CHECKED_LEAVES = 3 * 256 + 5
 Bytes2D = NDArray[np.uint8]
 
 
@@ -175,7 +176,8 @@ def _is_right(found: Any) -> bool:
     salts = [hmac.digest(key, digest, "sha256") for digest in digests]
     committed = [hashlib.sha256(salt + digest).digest() for salt, digest in zip(salts, digests, strict=True)]
     tagged = [hmac.digest(key, message, "sha256")[:TAG_BYTES] for message in messages]
-    leaves = [message.ljust(64, b"\0")[:64] for message in messages]
+    # More than the leaves that are hashed level by level, so that pieces are joined as well.
+    leaves = [number.to_bytes(64, "big") for number in range(_CHECKED_LEAVES)]
     flat = np.frombuffer(b"".join(leaves), np.uint8)
     for portable in (0, 1):
         out = ctypes.create_string_buffer(32)

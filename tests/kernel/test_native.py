@@ -144,6 +144,7 @@ def test_a_kernel_that_gives_other_bytes_is_not_used(tmp_path: Path, monkeypatch
         ("sha.h", "0x428a2f98", "0x428a2f99"),
         ("sha.h", "^ 0x5c", "^ 0x5d"),
         ("hash.c", "node[65] = {1}", "node[65] = {2}"),
+        ("hash.c", "one[0] = two[0] = 1", "one[0] = two[0] = 2"),
         ("hash.c", '"u00"', '"u01"'),
     ):
         text = (tmp_path / name).read_text(encoding="utf-8")
