@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -277,14 +277,8 @@ def row_versions(chunk: Chunk) -> npt.NDArray[np.int64] | None:
 
 def result_of(result: Result, keep: npt.NDArray[np.bool_]) -> Result:
     """The part of a kernel's result that concerns the rows of the mask `keep`."""
-    kept = np.flatnonzero(keep[result.rows])
-    wanted = pa.array(kept)
-    return Result(
-        rows=result.rows[kept],
-        entries=result.entries[kept],
-        canonical=result.canonical.take(wanted),
-        record_keys=result.record_keys.take(wanted),
-        values={name: column.take(wanted) for name, column in result.values.items()},
+    return replace(
+        result.part(np.flatnonzero(keep[result.rows])),
         refused={row: why for row, why in result.refused.items() if keep[row]},
         refused_keys={row: key for row, key in result.refused_keys.items() if keep[row]},
     )

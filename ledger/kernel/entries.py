@@ -1,9 +1,10 @@
-"""Rows into entries (formats F2-F4), a chunk at a time."""
+"""Rows into entries (formats F2-F4), a chunk at a time: in one compiled pass where that can be, else a column at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ledger.kernel import canonical, native
 from ledger.kernel.ahead import in_order
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.columns import Normaliser
+from ledger.kernel.onepass import DONE, ODD, SKIPPED, one_pass
 from ledger.kernel.sorting import ENTRY_BYTES
 from ledger.kernel.stages import Stages
 from ledger.kernel.text import Mask
@@ -26,23 +28,46 @@ from ledger.record import Unreadable, normal_row
 class Result:
     """What became of a chunk's rows; its withdrawals are in neither `rows` nor `refused`.
 
-    rows          int64, ascending: the rows (indices into the chunk) that have an entry; the next three run along
-                  with it
-    entries       (n, 64) uint8
-    canonical     pa.binary(): canonical bytes
-    record_keys   pa.binary(): record keys
-    values        declared field name -> pa.string(): normal forms
+    rows          int64, ascending: the rows (indices into the chunk) that have an entry
+    entries       (n, 64) uint8, along with `rows`
     refused       unreadable rows, by index: the source's and the kernel's
     refused_keys  (key tag, record key) of those of them whose key fields can all be read
+
+    `values` (declared field name -> pa.string(): normal forms), `record_keys` and `canonical` (pa.binary()) run along with `rows` as well.
+    They are made when they are first asked for: of a row that matches nobody needs them. `part` before asking is cheap.
     """
 
+    catalog: Catalog
     rows: NDArray[np.int64]
     entries: NDArray[np.uint8]
-    canonical: Any
-    record_keys: Any
-    values: Mapping[str, Any]
+    fields: Mapping[str, Any] = field(repr=False)  # the chunk's
     refused: Mapping[int, Unreadable] = field(default_factory=dict)
     refused_keys: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Normal forms."""
+        columns = (
+            _taken(self.fields, self.rows) if len(self.rows) != len(self.fields[self.catalog.key[0]]) else self.fields
+        )
+        return {
+            name: Normaliser(self.catalog.by_name[name], self.catalog).run(columns[name])[0]
+            for name in self.catalog.by_name
+        }
+
+    @cached_property
+    def record_keys(self) -> Any:
+        """Record keys."""
+        return canonical.record_keys(self.catalog, self.values)
+
+    @cached_property
+    def canonical(self) -> Any:
+        """Canonical bytes."""
+        return canonical.records(self.catalog, self.values)
+
+    def part(self, kept: NDArray[np.int64]) -> Result:
+        """Some of the rows that have an entry, by their places in `rows`, ascending; no refused ones."""
+        return Result(self.catalog, self.rows[kept], self.entries[kept], self.fields)
 
 
 @dataclass(frozen=True)
@@ -66,27 +91,41 @@ class Kernel:
         self.keys = keys
         self.stages = stages or Stages()
         self._normalisers = {f.name: Normaliser(f, catalog) for f in catalog.fields}
+        self._one_pass = one_pass(catalog, keys)
 
     def run(self, chunk: Chunk) -> Result:
         """Every row of `chunk` but its withdrawals: its entry, or why it has none."""
+        entries = np.empty((len(chunk), ENTRY_BYTES), np.uint8)
+        state = np.full(len(chunk), DONE, np.uint8)
+        state[[*chunk.refused, *chunk.withdrawals]] = SKIPPED
+        with self.stages.time("one pass"):
+            if self._one_pass is None or not self._one_pass.run(chunk.fields, state, entries):
+                state[state == DONE] = ODD
+        refused = dict(chunk.refused)
+        odd = np.flatnonzero(state == ODD)
+        if len(odd):
+            self._by_columns(chunk, odd, entries, refused)
+            state[[*refused]] = SKIPPED
+        rows = np.flatnonzero(state != SKIPPED).astype(np.int64, copy=False)
+        kept = entries if len(rows) == len(chunk) else entries[rows]
+        return Result(self.catalog, rows, kept, chunk.fields, refused, self._readable_keys(chunk, sorted(refused)))
+
+    def _by_columns(
+        self, chunk: Chunk, odd: NDArray[np.int64], entries: NDArray[np.uint8], refused: dict[int, Unreadable]
+    ) -> None:
+        """Fill in the entries of the rows `odd`, or why they have none, a column at a time."""
         with self.stages.time("canonicalise"):
-            columns, bad = self._normalise(chunk.fields, list(self.catalog.by_name))
+            given = chunk.fields if len(odd) == len(chunk) else _taken(chunk.fields, odd)
+            columns, bad = self._normalise(given, list(self.catalog.by_name))
             for name in self.catalog.key:
                 bad |= _nulls(columns[name])
-            refused = dict(chunk.refused)
-            for row in np.flatnonzero(bad).tolist():
-                if row not in refused and row not in chunk.withdrawals:
-                    refused[row] = self._reason(chunk, row)
-            good = ~bad
-            good[[*refused, *chunk.withdrawals]] = False
-            rows = np.flatnonzero(good).astype(np.int64, copy=False)
-            values = columns if len(rows) == len(chunk) else _taken(columns, rows)
+            for row in odd[bad].tolist():
+                refused[row] = self._reason(chunk, row)
+            values = columns if not bad.any() else _taken(columns, np.flatnonzero(~bad))
             record_keys = canonical.record_keys(self.catalog, values)
             records = canonical.records(self.catalog, values)
         with self.stages.time("hash"):
-            entries = self._entries(records, record_keys, values)
-            refused_keys = self._readable_keys(columns, sorted(refused))
-        return Result(rows, entries, records, record_keys, values, refused, refused_keys)
+            entries[odd[~bad]] = self._entries(records, record_keys, values)
 
     def run_all(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Result]]:
         """`run` of each chunk, in order, in as many threads as there are processors, while the next are being read."""
@@ -159,15 +198,17 @@ class Kernel:
         entries[:, 32:] = native.commitments(self.keys.commitment, records)
         return entries
 
-    def _readable_keys(self, columns: Mapping[str, Any], rows: list[int]) -> dict[int, tuple[bytes, bytes]]:
+    def _readable_keys(self, chunk: Chunk, rows: list[int]) -> dict[int, tuple[bytes, bytes]]:
         if not rows:
             return {}
-        whole = np.ones(len(rows), np.bool_)
-        values = _taken({name: columns[name] for name in self.catalog.key}, np.asarray(rows, np.int64))
+        names = list(self.catalog.key)
+        values, bad = self._normalise(
+            _taken({name: chunk.fields[name] for name in names}, np.asarray(rows, np.int64)), names
+        )
         for array in values.values():
-            whole &= ~_nulls(array)
-        keys = canonical.record_keys(self.catalog, _taken(values, np.flatnonzero(whole)))
-        kept = [row for row, keep in zip(rows, whole.tolist(), strict=True) if keep]
+            bad |= _nulls(array)
+        keys = canonical.record_keys(self.catalog, _taken(values, np.flatnonzero(~bad)))
+        kept = [row for row, left in zip(rows, bad.tolist(), strict=True) if not left]
         tags = native.tags(self.keys.key, keys)
         return {row: (tag.tobytes(), key) for row, tag, key in zip(kept, tags, _listed(keys), strict=True)}
 

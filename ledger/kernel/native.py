@@ -34,6 +34,11 @@ def engine() -> str:
     return "native+sha" if found.dz_instructions() else "native"
 
 
+def functions() -> Any:
+    """The compiled library, checked; None where there is none."""
+    return _load()
+
+
 def tags(key: bytes, messages: Any) -> Bytes2D:
     """The first 16 bytes of the HMAC-SHA-256 under `key` (32 bytes) of each of `messages` (pa.binary()), (n, 16)."""
     found = _load()
@@ -158,7 +163,7 @@ def _load() -> Any:
     if found is None:
         return None
     try:
-        for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json"):
+        for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json", "dz_entries"):
             getattr(found, name).restype = None
         found.dz_json_ends.restype = ctypes.c_int64
         found.dz_instructions.restype = ctypes.c_int

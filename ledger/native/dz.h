@@ -13,4 +13,7 @@ typedef uint32_t u32;
 typedef uint64_t u64;
 typedef uint8_t u8;
 
+/* The inside of a JSON string (RFC 8785 section 3.2.2.2), up to six bytes for one; what comes after it. */
+u8 *dz_escaped(const u8 *data, int64_t size, u8 *out);
+
 #endif

@@ -125,7 +125,7 @@ static int is_plain(const u8 *data, int64_t size)
     return !found;
 }
 
-static u8 *escaped(const u8 *data, int64_t size, u8 *out)
+u8 *dz_escaped(const u8 *data, int64_t size, u8 *out)
 {
     static const char digits[] = "0123456789abcdef";
     for (const u8 *p = data; p < data + size; p++) {
@@ -192,7 +192,7 @@ DZ_API void dz_json(const Column *columns, int64_t width, const u8 *tail, int64_
                 memcpy(out, value, (size_t)size);
                 out += size;
             } else {
-                out = escaped(value, size, out);
+                out = dz_escaped(value, size, out);
             }
             *out++ = '"';
         }

@@ -165,8 +165,7 @@ class Comparer:
         unknown = np.flatnonzero(~known)
         if len(unknown):
             self._unknown_tags.append(tags[unknown])
-            for at in unknown:
-                self._unknown.append(self._sighting(int(at), commitments, numbers, result))
+            self._unknown += self._sightings_of(unknown, numbers, result)
         self._add_refused(numbers, result)
 
     def _of_scope(
@@ -210,8 +209,8 @@ class Comparer:
         first_time = self._seen[known] == 0
         self._status[known[first_time]] = status[first_time]
         np.add.at(self._seen, known, 1)
-        for at in np.flatnonzero((status != _Status.MATCHED) | (self._seen[known] > 1)):
-            self._sightings[int(known[at])] = self._sighting(int(rows[at]), commitments, numbers, result)
+        kept = np.flatnonzero((status != _Status.MATCHED) | (self._seen[known] > 1))
+        self._sightings.update(zip(known[kept].tolist(), self._sightings_of(rows[kept], numbers, result), strict=True))
 
     def _differing(self, key: int, commitment: bytes) -> _Status:
         if not self._live[key]:
@@ -240,16 +239,19 @@ class Comparer:
             self._seen[key] += 1
             self._sightings[key] = sighting
 
-    def _sighting(
-        self, at: int, commitments: npt.NDArray[np.uint8], numbers: npt.NDArray[np.int64], result: Result
-    ) -> _Sighting:
-        return _Sighting(
-            int(numbers[result.rows[at]]),
-            result.record_keys[at].as_py(),
-            commitments[at].tobytes(),
-            result.canonical[at].as_py() if self._show_values else None,
-            None,
-        )
+    def _sightings_of(
+        self, places: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], result: Result
+    ) -> list[_Sighting]:
+        if not len(places):
+            return []
+        part = result.part(places)
+        opened = part.canonical.to_pylist() if self._show_values else [None] * len(places)
+        return [
+            _Sighting(number, record_key, entry[COMMITMENT].tobytes(), canonical, None)
+            for number, record_key, entry, canonical in zip(
+                numbers[part.rows].tolist(), part.record_keys.to_pylist(), part.entries, opened, strict=True
+            )
+        ]
 
     def finish(self) -> Comparison:
         """Findings and counts of everything added."""
