@@ -6,9 +6,10 @@ are to F2. A type without a form is refused by name before the first row, a valu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -20,7 +21,8 @@ from ledger.catalog import Catalog, Field
 from ledger.errors import SourceError
 from ledger.kernel.ahead import in_order
 from ledger.kernel.chunk import Chunk
-from ledger.source.layout import Layout, TableShape, check_kinds, resolve_columns
+from ledger.source import pgbinary
+from ledger.source.layout import Kind, Layout, TableShape, check_kinds, resolve_columns
 from ledger.source.pgconnect import LOCK_SECONDS, address_of, connected, no_right
 from ledger.source.pgtable import (
     CAST,
@@ -173,25 +175,47 @@ class Reader:
         """The fields `names` of the rows that meet `condition`, chunk by chunk; beside each chunk its rows' LOCATOR, if
         `located`."""
         wanted = selected(self.layout, names)
-        expressions = [f"{name}::pg_catalog.text" for name in LOCATOR] if located else []
-        expressions += [self.columns[name].as_text for name in wanted]
-        sql = f"COPY (SELECT {', '.join(expressions)} FROM {self.layout.reference} {condition}) TO STDOUT (FORMAT csv{_raw(connection)})"  # noqa: S608
         first = len(LOCATOR) if located else 0
+        kinds: list[Kind] = [*["text"] * first, *((self.columns[name].kind or "text") for name in wanted)]  # type: ignore[list-item]
+        binary = pgbinary.available() and not _is_bytes(connection)
+        expressions = [f"{name}::pg_catalog.text" for name in LOCATOR[:first]]
+        expressions += [quoted(name) if binary else self.columns[name].as_text for name in wanted]
+        what = f"COPY (SELECT {', '.join(expressions)} FROM {self.layout.reference} {condition}) TO STDOUT"  # noqa: S608
 
-        def parse(block: _Block) -> tuple[list[tuple[str, ...]], Chunk]:
-            columns = _parsed(block.data, block.rows, len(expressions), self._where)
-            places = list(zip(*(column.cast(pa.string()).to_pylist() for column in columns[:first]), strict=True))
+        def chunk(columns: Sequence[tuple[Any, bool]], ordinal: int) -> tuple[list[tuple[str, ...]], Chunk]:
+            arrays = [array for array, _ in columns]
+            places = list(zip(*(array.cast(pa.string()).to_pylist() for array in arrays[:first]), strict=True))
+            odd = {name for name, (_, it) in zip(wanted, columns[first:], strict=True) if it}
             return places, chunk_of(
-                columns[first:], names, self.layout, self._catalog, block.ordinal, self._texts, self._versions
-            )  # fmt: skip
+                arrays[first:], names, self.layout, self._catalog, ordinal, partial(self._texts, odd), self._versions
+            )
+
+        def of_binary(block: pgbinary.Block) -> tuple[list[tuple[str, ...]], Chunk]:
+            try:
+                columns = pgbinary.columns_of(block, kinds)
+            except pgbinary.Torn as error:
+                raise _torn(self._where, str(error)) from error
+            return chunk(columns, block.ordinal)
+
+        def of_text(block: _Block) -> tuple[list[tuple[str, ...]], Chunk]:
+            arrays = _parsed(block.data, block.rows, len(expressions), self._where)
+            return chunk([(array, True) for array in arrays], block.ordinal)
 
         # One block is parsed while the next is on its way.
-        with closing(in_order(lambda: parse, _blocks(connection, sql, self._where), workers=1)) as parsed:
+        parsed = (
+            in_order(lambda: of_binary, _binary_blocks(connection, f"{what} (FORMAT binary)", self._where), workers=1)
+            if binary
+            else in_order(
+                lambda: of_text, _blocks(connection, f"{what} (FORMAT csv{_raw(connection)})", self._where), workers=1
+            )
+        )
+        with closing(parsed):
             for _, found in parsed:
                 yield found
 
-    def _texts(self, values: Any, column: str, field: Field, refused: Refused) -> Any:
-        return checked(utf8_of(values, field, refused), self.columns[column].kind or "text", field, refused)
+    def _texts(self, odd: Container[str], values: Any, column: str, field: Field, refused: Refused) -> Any:
+        texts = utf8_of(values, field, refused)
+        return checked(texts, self.columns[column].kind or "text", field, refused) if column in odd else texts
 
     def _versions(self, values: Any, column: str, refused: Refused) -> Any:
         return versions_of(
@@ -199,9 +223,37 @@ class Reader:
         )  # fmt: skip
 
 
+def _is_bytes(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the database has no encoding and sends its bytes as they are: then a row that is not UTF-8 is refused, not the read."""
+    return connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+
+
 def _raw(connection: psycopg.Connection[Any]) -> str:
-    """A database without an encoding sends its bytes as they are: then a row that is not UTF-8 is refused, not the read."""
-    return ", ENCODING 'SQL_ASCII'" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else ""
+    return ", ENCODING 'SQL_ASCII'" if _is_bytes(connection) else ""
+
+
+@contextmanager
+def _saved(connection: psycopg.Connection[Any], where: str) -> Iterator[None]:
+    """Behind a savepoint, so that a scan that is given up leaves the transaction as it was."""
+    if connection.info.transaction_status is not psycopg.pq.TransactionStatus.INTRANS:
+        raise RuntimeError(f"{where}: a scan was begun before the one before it had ended")
+    connection.execute("SAVEPOINT scan")
+    try:
+        yield
+    except BaseException:
+        if not connection.broken:
+            connection.execute("ROLLBACK TO SAVEPOINT scan")
+        raise
+    connection.execute("RELEASE SAVEPOINT scan")
+
+
+def _binary_blocks(connection: psycopg.Connection[Any], sql: str, where: str) -> Iterator[pgbinary.Block]:
+    """What a COPY in binary format sends."""
+    with _saved(connection, where):
+        try:
+            yield from pgbinary.blocks(connection, sql, CHUNK_BYTES, MAX_CHUNK_ROWS)
+        except pgbinary.Torn as error:
+            raise _torn(where, str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -214,12 +266,8 @@ class _Block:
 
 
 def _blocks(connection: psycopg.Connection[Any], sql: str, where: str) -> Iterator[_Block]:
-    """What a COPY sends, some whole rows at a time."""
-    if connection.info.transaction_status is not psycopg.pq.TransactionStatus.INTRANS:
-        raise RuntimeError(f"{where}: a scan was begun before the one before it had ended")
-    # Behind a savepoint, so that a scan that is given up leaves the transaction as it was.
-    connection.execute("SAVEPOINT scan")
-    try:
+    """What a COPY sends as text, some whole rows at a time."""
+    with _saved(connection, where):
         # Arrow drops one byte order mark from the start of what it reads: this one, and never a cell's.
         rows: list[bytes] = [_BOM]
         total = size = 0
@@ -236,14 +284,8 @@ def _blocks(connection: psycopg.Connection[Any], sql: str, where: str) -> Iterat
             if len(rows) > 1:
                 yield _Block(b"".join(rows), len(rows) - 1, total + 1)
                 total += len(rows) - 1
-            told = cursor.rowcount
-    except BaseException:
-        if not connection.broken:
-            connection.execute("ROLLBACK TO SAVEPOINT scan")
-        raise
-    connection.execute("RELEASE SAVEPOINT scan")
-    if told != total:
-        raise _torn(where, f"{told}, {total}")
+            if cursor.rowcount != total:
+                raise _torn(where, f"{cursor.rowcount}, {total}")
 
 
 def _parsed(data: bytes, rows: int, width: int, where: str) -> list[Any]:

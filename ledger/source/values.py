@@ -73,7 +73,9 @@ def _without_surrogates(texts: list[str | None], field: Field, refused: Refused)
 
 
 def utf8_of(column: Any, field: Field, refused: Refused) -> Any:
-    """A pa.binary() column as text; rows whose bytes are not UTF-8 are refused."""
+    """A pa.binary() column as text; rows whose bytes are not UTF-8 are refused. Text stays what it is."""
+    if column.type == pa.string():
+        return column
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +16,8 @@ import pytest
 from ledger.catalog import Catalog, parse_catalog
 from ledger.errors import LedgerError, SourceError
 from ledger.kernel.chunk import Chunk
+from ledger.native import load
+from ledger.source import pgbinary
 from ledger.source import postgres as module
 from ledger.source.table import open_table
 from tests.databases import PASSWORD, Database, Server, start_postgres
@@ -277,24 +281,34 @@ def test_a_table_replaced_while_it_is_opened_is_not_read(
     assert refusal(postgres18.url, fines).code == "source.changed"
 
 
-def test_what_a_proxy_cuts_off_is_not_taken_for_the_end(postgres18: Database, fines: Catalog) -> None:
+Messages = list[bytes]
+CUT: dict[str, Callable[[Messages], Messages]] = {
+    "a message less": lambda rows: rows[:1] + rows[2:],
+    "the rest is missing": lambda rows: rows[:1],
+    "two messages in one": lambda rows: [rows[0] + rows[1], *rows[2:]],
+    "all in one": lambda rows: [b"".join(rows)],
+    "one message in two": lambda rows: [rows[0][:-3], rows[0][-3:], *rows[1:]],
+    "nothing": lambda rows: [],
+    "a message twice": lambda rows: [*rows[:2], *rows[1:]],
+}
+
+
+@pytest.mark.parametrize("format", ["text", "binary"])
+@pytest.mark.parametrize("cut", CUT)
+def test_what_a_proxy_cuts_off_is_not_taken_for_the_end(
+    postgres18: Database, fines: Catalog, monkeypatch: pytest.MonkeyPatch, format: str, cut: str
+) -> None:
     postgres18.run(TABLE, "INSERT INTO fines (no) VALUES ('1'), ('2')")
-    for spoil in (
-        lambda rows: rows[:1],
-        lambda rows: [b"".join(rows)],
-        lambda rows: [rows[0][:-3], rows[0][-3:], *rows[1:]],
-    ):
-        with pytest.MonkeyPatch.context() as patch:
-            spoil_copy(patch, spoil)
-            assert refusal(postgres18.url, fines).code == "source.copy"
+    (spoil_text if format == "text" else spoil_binary)(monkeypatch, CUT[cut])
+    assert refusal(postgres18.url, fines).code == "source.copy"
 
 
-def spoil_copy(patch: pytest.MonkeyPatch, spoil: Callable[[list[bytes]], list[bytes]]) -> None:
+def spoil_text(patch: pytest.MonkeyPatch, spoil: Callable[[Messages], Messages]) -> None:
     """What psycopg reads of a COPY is what `spoil` makes of its rows."""
     import psycopg
 
     real = psycopg.Copy.read
-    left: dict[int, list[bytes]] = {}
+    left: dict[int, Messages] = {}
 
     def read(self: Any) -> bytes:
         if id(self) not in left:
@@ -302,12 +316,68 @@ def spoil_copy(patch: pytest.MonkeyPatch, spoil: Callable[[list[bytes]], list[by
         return left[id(self)].pop(0)
 
     patch.setattr(psycopg.Copy, "read", read)
+    patch.setattr(pgbinary, "available", lambda: False)
+
+
+class Spoiled:
+    """The compiled part, reading other messages than libpq gave it."""
+
+    def __init__(self, library: Any, spoil: Callable[[Messages], Messages]) -> None:
+        self._library = library
+        self._spoil = spoil
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def dz_copy_read(self, copy: Any, data: Any, room: Any, ends: Any, most: Any, count: Any, patience: int) -> int:
+        state = 1
+        while state == 1:
+            state = self._library.dz_copy_read(copy, data, room, ends, most, count, patience)
+        assert state == 2
+        places = (ctypes.c_int64 * (count._obj.value + 1)).from_address(ends.value - 8)
+        text = ctypes.string_at(data.value, places[-1])
+        rows = self._spoil([text[start:stop] for start, stop in itertools.pairwise(places)])
+        joined = b"".join(rows)
+        ctypes.memmove(data.value, joined, len(joined))
+        (ctypes.c_int64 * len(rows)).from_address(ends.value)[:] = list(itertools.accumulate(map(len, rows)))
+        count._obj.value = len(rows)
+        return int(state)
+
+
+def spoil_binary(patch: pytest.MonkeyPatch, spoil: Callable[[Messages], Messages]) -> None:
+    """The same for the binary format, whose first message bears its head and whose last one ends it."""
+    library = load()
+    assert library is not None
+    patch.setattr(pgbinary, "load", lambda: Spoiled(library, spoil))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: [b"x" + rows[0][1:], *rows[1:]],
+        lambda rows: [rows[0][:11] + b"\0\0\0\1" + rows[0][15:], *rows[1:]],
+        lambda rows: [rows[0][:15] + b"\0\xff\0\0" + rows[0][19:], *rows[1:]],
+        lambda rows: [rows[0], b"\0\5" + rows[1][2:], rows[2]],
+        lambda rows: [rows[0], rows[1][:2] + b"\x7f\xff\xff\xff" + rows[1][6:], rows[2]],
+        lambda rows: [rows[0], rows[1][:2] + b"\xff\xff\xff\xfe" + rows[1][6:], rows[2]],
+        lambda rows: [rows[0], rows[1] + b"x", rows[2]],
+        lambda rows: [rows[0], rows[1], rows[2], rows[1]],
+        lambda rows: [rows[0], rows[2], rows[1]],
+        lambda rows: [rows[0], rows[1]],
+    ],
+)
+def test_binary_messages_that_are_none_are_not_read(
+    postgres18: Database, fines: Catalog, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Messages], Messages]
+) -> None:
+    postgres18.run(TABLE, "INSERT INTO fines (no) VALUES ('1'), ('2')")
+    spoil_binary(monkeypatch, spoil)
+    assert refusal(postgres18.url, fines).code == "source.copy"
 
 
 def test_a_row_more_than_messages_is_not_read(postgres18: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = parse_catalog(b'id = "a"\nversion = 1\nkey = ["no"]\nfield = [{ name = "no", type = "code" }]', "a")
     postgres18.run(TABLE, "INSERT INTO fines (no) VALUES ('1'), ('2')")
-    spoil_copy(monkeypatch, lambda rows: [b"".join(rows), b"\n"])
+    spoil_text(monkeypatch, lambda rows: [b"".join(rows), b"\n"])
     assert refusal(postgres18.url, catalog).code == "source.copy"
 
 
