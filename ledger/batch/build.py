@@ -104,7 +104,7 @@ class Builder:
         """Take in the rows of `chunk` that the kernel's `result` names."""
         self.rows += len(result.rows) + len(result.refused)
         self._gather_bad(chunk, result.refused)
-        self._append(chunk, result.rows, result.entries, result.canonical, withdrawn=False)
+        self._append(chunk, result.rows, result.entries, lambda: result.canonical, withdrawn=False)
 
     def add_entries(self, entries: npt.NDArray[np.uint8], withdrawn: npt.NDArray[np.bool_]) -> None:
         """Take in finished entries that are archived elsewhere."""
@@ -116,12 +116,14 @@ class Builder:
 
     def add_opened(self, entries: npt.NDArray[np.uint8], canonical: Sequence[bytes]) -> None:
         """Take in finished entries of records with their canonical bytes, which are archived here once more."""
-        self._append(None, np.zeros(len(entries), np.int64), entries, pa.array(canonical, pa.binary()), withdrawn=False)
+        self._append(
+            None, np.zeros(len(entries), np.int64), entries, lambda: pa.array(canonical, pa.binary()), withdrawn=False
+        )
 
     def add_withdrawal(self, tag: bytes, canonical: bytes, subject_tag: bytes) -> None:
         """Take in one withdrawal that was decided by name (an own source), not read from a file."""
         entry = self._keys.entry(subject_tag, tag, self._keys.commit(canonical)[2])
-        self._append(None, np.zeros(1, np.int64), _matrix([entry], 64), pa.array([canonical]), withdrawn=True)
+        self._append(None, np.zeros(1, np.int64), _matrix([entry], 64), lambda: pa.array([canonical]), withdrawn=True)
 
     def _add_withdrawals(self, chunk: Chunk) -> None:
         found = self._kernel.keys_of(chunk)
@@ -142,7 +144,7 @@ class Builder:
             canonical.append(data)
             entries.append(self._keys.entry(subject_tag, tag, self._keys.commit(data)[2]))
         rows = np.array(kept, np.int64)
-        self._append(chunk, rows, _matrix(entries, 64), pa.array(canonical, pa.binary()), withdrawn=True)
+        self._append(chunk, rows, _matrix(entries, 64), lambda: pa.array(canonical, pa.binary()), withdrawn=True)
 
     def earlier_subject(self, tag: bytes) -> bytes | None:
         """The subject tag of the latest earlier version of a key; None if there is none or it is a withdrawal."""
@@ -157,7 +159,7 @@ class Builder:
         chunk: Chunk | None,
         rows: npt.NDArray[np.int64],
         entries: npt.NDArray[np.uint8],
-        canonical: pa.BinaryArray,
+        canonical: Callable[[], pa.BinaryArray],
         *,
         withdrawn: bool,
     ) -> None:
@@ -168,7 +170,7 @@ class Builder:
             raw = None
             if chunk is not None and chunk.raw is not None:
                 raw = [raw_row(cells) for cells in chunk.raw.rows(rows)]
-            frames = self._archive.append(np.ascontiguousarray(entries[:, TAG]), canonical, raw)
+            frames = self._archive.append(np.ascontiguousarray(entries[:, TAG]), canonical(), raw)
         self._entries.append(entries)
         self._withdrawn.append(np.full(len(rows), withdrawn))
         self._frames.append(frames)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ledger.kernel.sorting import TAG, EntryIndex, words_of
+from ledger.kernel.sorting import TAG, TagIndex, order_of, words_of
 from ledger.store.entryfile import NO_VERSION
 
 Bytes2D = npt.NDArray[np.uint8]
@@ -61,9 +61,9 @@ class History:
         withdrawn = np.concatenate([w for _, w in batches]) if sizes else np.zeros(0, np.bool_)
         batch = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        words = words_of(entries[:, TAG])
-        order = np.lexsort((batch, words[:, 1], words[:, 0]))
-        words = words[order]
+        # Equal tags keep the order of their batches.
+        order = order_of(entries[:, TAG])
+        words = words_of(entries[order, TAG])
         first = np.ones(len(order), np.bool_)
         if len(order):
             first[1:] = np.any(words[1:] != words[:-1], axis=1)
@@ -85,10 +85,7 @@ class History:
                 for size, versions in zip(sizes, row_versions, strict=True)
             )
             self.row_versions = np.concatenate(list(parts))[latest]
-        # The index looks at the tags only; the rest of the entries need not be copied for it.
-        tags = np.zeros((len(latest), TAG.stop), np.uint8)
-        tags[:, TAG] = entries[latest, TAG]
-        self._index = EntryIndex(tags)
+        self._index = TagIndex(entries[latest, TAG])
 
     def __len__(self) -> int:
         return len(self._start)

@@ -163,9 +163,9 @@ def _load() -> Any:
     if found is None:
         return None
     try:
-        for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json", "dz_entries"):
+        for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json", "dz_entries", "dz_order", "dz_lookup"):
             getattr(found, name).restype = None
-        found.dz_json_ends.restype = ctypes.c_int64
+        found.dz_json_ends.restype = found.dz_index.restype = ctypes.c_int64
         found.dz_instructions.restype = ctypes.c_int
     except AttributeError:
         return None

@@ -20,7 +20,7 @@ from ledger.catalog import Catalog
 from ledger.config import Origin
 from ledger.errors import StoreError
 from ledger.kernel.entries import Result
-from ledger.kernel.sorting import TAG, words_of
+from ledger.kernel.sorting import TAG, order_of, words_of
 from ledger.reconcile.findings import GONE, Counts, Finding, Kind
 from ledger.record import MASK, Unreadable
 from ledger.store.entryfile import NO_VERSION
@@ -396,8 +396,7 @@ class Comparer:
 
     def _group_unknown(self) -> _Unknown:
         tags = np.concatenate(self._unknown_tags) if self._unknown_tags else np.zeros((0, 16), np.uint8)
-        words = words_of(tags)
-        order = np.lexsort((words[:, 1], words[:, 0]))
+        words, order = words_of(tags), order_of(tags)
         first = np.ones(len(order), np.bool_)
         if len(order):
             first[1:] = np.any(words[order][1:] != words[order][:-1], axis=1)

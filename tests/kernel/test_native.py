@@ -69,7 +69,7 @@ def test_every_length_around_the_padding(engine: str) -> None:
     assert [row.tobytes() for row in native.commitments(KEY, array)] == [committed(m) for m in messages]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.binary(max_size=700), max_size=40), st.integers(0, 3), st.integers(0, 3))
 def test_any_messages_and_any_part_of_an_array(engine: str, messages: list[bytes], first: int, last: int) -> None:
     array = pa.array(messages, pa.binary())[first : max(first, len(messages) - last)]
@@ -93,6 +93,7 @@ def test_the_root_is_that_of_rfc_9162(engine: str, count: int) -> None:
 TEXTS = st.one_of(st.none(), st.text(max_size=60), st.text(st.characters(max_codepoint=0x7F), max_size=60))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=30), st.integers(0, 3))
 def test_objects_are_those_of_rfc_8785(rows: list[tuple[str | None, str | None]], first: int) -> None:
     one, two = (pa.array([row[at] for row in rows], pa.string())[first:] for at in range(2))
@@ -111,6 +112,7 @@ field = [{ name = "no", type = "code" }, { name = "a", type = "text" }, { name =
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20), TEXTS, TEXTS), max_size=20))
 def test_the_kernel_makes_the_same_of_rows_with_and_without(rows: list[tuple[str, str | None, str | None]]) -> None:
     columns = {name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(("no", "a", "b"))}

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ledger.kernel.sorting import EntryIndex, duplicate_tags, sort_entries
+from ledger.kernel import native, sorting
+from ledger.kernel.sorting import EntryIndex, duplicate_tags, order_of, sort_entries
+
+
+@pytest.fixture(params=["compiled", "numpy"], autouse=True, scope="module")
+def engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each way there is; a compiled one that is missing here is a failure, for CI has a compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setattr(sorting, "functions", lambda: None)
+        else:
+            assert native.functions() is not None
+        yield
+
 
 # Few distinct bytes, NUL and 0xFF among them, so that long prefixes and whole tags coincide.
 few = st.sampled_from(
@@ -78,3 +93,29 @@ def test_a_tag_of_many_is_found_among_random_ones() -> None:
 def test_an_index_of_a_repeated_tag_is_refused() -> None:
     with pytest.raises(ValueError, match="occurs twice"):
         EntryIndex(entries_with([b"\0" * 16, b"\1" * 16, b"\0" * 16]))
+
+
+@pytest.mark.parametrize("count", [23, 24, 25, 26, 1000, 5000])
+@pytest.mark.parametrize("prefix", [0, 8, 16, 40])
+def test_many_rows_with_a_common_beginning(count: int, prefix: int) -> None:
+    generator = np.random.default_rng(count)
+    entries = generator.integers(0, 256, (count, 64), np.uint8)
+    entries[: count // 2, :prefix] = 0
+    entries[count // 3 : count // 2, : prefix + 8] = 255
+    rows = [entry.tobytes() for entry in entries]
+    assert sort_entries(entries).tolist() == sorted(range(count), key=lambda i: rows[i])
+    # A part of the columns, whose rows do not lie together.
+    assert order_of(entries[:, 8:24]).tolist() == sorted(range(count), key=lambda i: rows[i][8:24])
+    twice = np.concatenate([entries, entries[:7]])
+    groups: dict[bytes, list[int]] = {}
+    for row, each in enumerate(twice):
+        groups.setdefault(each[16:32].tobytes(), []).append(row)
+    assert [group.tolist() for group in duplicate_tags(twice)] == [it for it in groups.values() if len(it) > 1]
+
+
+def test_tags_that_agree_in_either_half_are_told_apart() -> None:
+    halves = [bytes([n]) * 8 for n in range(40)]
+    tags = [a + b for a in halves for b in halves]
+    index = EntryIndex(entries_with(tags))
+    assert index.lookup(matrix(tags[::-1], 16)).tolist() == list(range(len(tags)))[::-1]
+    assert index.lookup(matrix([b"x" * 16], 16)).tolist() == [-1]
