@@ -2,6 +2,6 @@
 
 import sys
 
-from ledger.cli import main
+from ledger.cli import command
 
-sys.exit(main())
+sys.exit(command())

@@ -83,14 +83,14 @@ static int64_t big_endian(const u8 *p, int64_t size)
     return (int64_t)found;
 }
 
-/* `value` in decimal with at least `least` digits; the number of characters. `out` NULL: only counts. */
+/* `value` in decimal with at least `least` digits; the number of characters. */
 static int64_t put_number(u64 value, int least, u8 *out)
 {
     u8 turned[24];
     int size = 0;
     for (; value || size < least; value /= 10)
         turned[size++] = (u8)('0' + value % 10);
-    for (int i = 0; out && i < size; i++)
+    for (int i = 0; i < size; i++)
         out[i] = turned[size - 1 - i];
     return size;
 }
@@ -98,19 +98,16 @@ static int64_t put_number(u64 value, int least, u8 *out)
 static int64_t put_text(const char *text, u8 *out)
 {
     int64_t size = (int64_t)strlen(text);
-    if (out)
-        memcpy(out, text, (size_t)size);
+    memcpy(out, text, (size_t)size);
     return size;
 }
-
-#define AT(out, n) ((out) ? (out) + (n) : NULL)
 
 static int64_t put_integer(const u8 *p, int64_t size, u8 *out)
 {
     int64_t value = big_endian(p, size), minus = value < 0;
-    if (minus && out)
+    if (minus)
         *out = '-';
-    return minus + put_number(minus ? -(u64)value : (u64)value, 1, AT(out, minus));
+    return minus + put_number(minus ? -(u64)value : (u64)value, 1, out + minus);
 }
 
 /* A numeric: digits of base 10,000, the first of weight 10,000^weight. Without trailing zeros of the fraction, as trim_scale has it. */
@@ -132,25 +129,24 @@ static int64_t put_decimal(const u8 *p, int64_t size, u8 *out, int64_t *odd)
     if (!count)
         return put_text("0", out);
     if (sign) {
-        if (out)
-            *out = '-';
+        *out = '-';
         at = 1;
     }
     if (weight < 0)
-        at += put_text("0", AT(out, at));
+        at += put_text("0", out + at);
     for (int64_t i = 0; i <= weight; i++)
-        at += put_number(i < count ? (u64)big_endian(p + 2 * i, 2) : 0, i ? 4 : 1, AT(out, at));
+        at += put_number(i < count ? (u64)big_endian(p + 2 * i, 2) : 0, i ? 4 : 1, out + at);
     if (count <= weight + 1)
         return at;
-    at += put_text(".", AT(out, at));
+    at += put_text(".", out + at);
     for (int64_t i = weight + 1; i < 0; i++)
-        at += put_text("0000", AT(out, at));
+        at += put_text("0000", out + at);
     for (int64_t i = weight < 0 ? 0 : weight + 1; i < count; i++) {
         u64 digit = (u64)big_endian(p + 2 * i, 2);
         int places = 4;
         for (; i == count - 1 && digit % 10 == 0; digit /= 10)
             places--;
-        at += put_number(digit, places, AT(out, at));
+        at += put_number(digit, places, out + at);
     }
     return at;
 }
@@ -167,10 +163,10 @@ static int64_t put_day(int64_t days, u8 *out, int *bc, int64_t *odd)
     *bc = year < 1;
     *odd += year < 1 || year > 9999;
     int64_t at = put_number((u64)(year < 1 ? 1 - year : year), 4, out);
-    at += put_text("-", AT(out, at));
-    at += put_number((u64)month, 2, AT(out, at));
-    at += put_text("-", AT(out, at));
-    return at + put_number((u64)day, 2, AT(out, at));
+    at += put_text("-", out + at);
+    at += put_number((u64)month, 2, out + at);
+    at += put_text("-", out + at);
+    return at + put_number((u64)day, 2, out + at);
 }
 
 static int64_t put_date(const u8 *p, u8 *out, int64_t *odd)
@@ -182,7 +178,7 @@ static int64_t put_date(const u8 *p, u8 *out, int64_t *odd)
         return put_text(days > 0 ? "infinity" : "-infinity", out);
     }
     at = put_day(days, out, &bc, odd);
-    return at + (bc ? put_text(" BC", AT(out, at)) : 0);
+    return at + (bc ? put_text(" BC", out + at) : 0);
 }
 
 static int64_t put_timestamp(const u8 *p, u8 *out, int zoned, int64_t *odd)
@@ -191,34 +187,51 @@ static int64_t put_timestamp(const u8 *p, u8 *out, int zoned, int64_t *odd)
     if (micros == INT64_MAX || micros == INT64_MIN) {
         *odd += 1;
         at = put_text(micros > 0 ? "infinity" : "-infinity", out);
-        return at + (zoned ? put_text("Z", AT(out, at)) : 0);
+        return at + (zoned ? put_text("Z", out + at) : 0);
     }
     int64_t day = 86400000000, days = micros / day - (micros % day < 0), rest = micros - days * day;
     int bc;
     at = put_day(days, out, &bc, odd);
     const int64_t parts[3] = {rest / 3600000000, rest / 60000000 % 60, rest / 1000000 % 60};
     for (int i = 0; i < 3; i++) {
-        at += put_text(i ? ":" : " ", AT(out, at));
-        at += put_number((u64)parts[i], 2, AT(out, at));
+        at += put_text(i ? ":" : " ", out + at);
+        at += put_number((u64)parts[i], 2, out + at);
     }
     if (rest % 1000000) {
         int places = 6;
         u64 fraction = (u64)(rest % 1000000);
         for (; fraction % 10 == 0; fraction /= 10)
             places--;
-        at += put_text(".", AT(out, at));
-        at += put_number(fraction, places, AT(out, at));
+        at += put_text(".", out + at);
+        at += put_number(fraction, places, out + at);
     }
-    at += bc ? put_text(" BC", AT(out, at)) : 0;
-    return at + (zoned ? put_text("Z", AT(out, at)) : 0);
+    at += bc ? put_text(" BC", out + at) : 0;
+    return at + (zoned ? put_text("Z", out + at) : 0);
+}
+
+/* At least as many bytes as the value's text has; -1 if it is not of its kind. */
+static int64_t bound_of(int64_t kind, const u8 *p, int64_t size)
+{
+    if (kind == TEXT)
+        return size;
+    if (kind == INTEGER)
+        return size == 2 || size == 4 || size == 8 ? 20 : -1;
+    if (kind == DATE)
+        return size == 4 ? 16 : -1;
+    if (kind != DECIMAL)
+        return size == 8 ? 40 : -1;
+    if (size < 8)
+        return -1;
+    int64_t count = big_endian(p, 2), weight = big_endian(p + 2, 2);
+    /* Minus, point, and four digits for each of its own, of those before the point, and of those between the point and the first. */
+    return 16 + 4 * (count > 0 ? count : 0) + 4 * (weight < 0 ? -weight : weight + 1);
 }
 
 /* One value as text; the number of bytes, -1 if it is not of its kind. */
 static int64_t put_value(int64_t kind, const u8 *p, int64_t size, u8 *out, int64_t *odd)
 {
     if (kind == TEXT) {
-        if (out)
-            memcpy(out, p, (size_t)size);
+        memcpy(out, p, (size_t)size);
         return size;
     }
     if (kind == INTEGER)
@@ -230,8 +243,8 @@ static int64_t put_value(int64_t kind, const u8 *p, int64_t size, u8 *out, int64
     return size == 8 ? put_timestamp(p, out, kind == ZONED, odd) : -1;
 }
 
-/* The columns of `rows` messages, message i being block[ends[i - 1]:ends[i]], a tuple of `width` values each. With `write` 0 the sizes of
- * the columns are counted into sizes[0:width]; with 1 they are written, into buffers of that size. The place of a message that is no such
+/* The columns of `rows` messages, message i being block[ends[i - 1]:ends[i]], a tuple of `width` values each. With `write` 0 as many
+ * bytes as each column can take are counted into sizes[0:width]; with 1 they are written, into buffers of that size. The place of a message that is no such
  * tuple, else -1. */
 DZ_API int64_t dz_copy_columns(const u8 *block, const int64_t *ends, int64_t rows, Out *columns, int64_t width, int64_t *sizes, int write)
 {
@@ -249,12 +262,13 @@ DZ_API int64_t dz_copy_columns(const u8 *block, const int64_t *ends, int64_t row
         p += 2;
         for (int64_t at = 0; at < width; at++) {
             Out *column = columns + at;
-            int64_t unused = 0, size = end - p < 4 ? -2 : big_endian(p, 4);
+            int64_t size = end - p < 4 ? -2 : big_endian(p, 4);
             p += 4;
             if (size < -1 || (size > 0 && size > end - p))
                 return row;
             if (size >= 0) {
-                int64_t found = put_value(column->kind, p, size, write ? column->data + sizes[at] : NULL, write ? &column->odd : &unused);
+                int64_t found = write ? put_value(column->kind, p, size, column->data + sizes[at], &column->odd)
+                                      : bound_of(column->kind, p, size);
                 if (found < 0)
                     return row;
                 sizes[at] += found;
