@@ -60,8 +60,19 @@ class Line:
         return limit is not None and (self.value >= limit if self.least else self.value <= limit)
 
     def __str__(self) -> str:
-        met = "goal" if self.reaches(self.goal) else "must" if self.reaches(self.must) else "—" if self.must is None else "NO"
-        shown = [f"{it:,.0f}" if it and it >= 1000 else "" if it is None else f"{it:.3g}" for it in (self.value, self.must, self.goal)]
+        met = (
+            "goal"
+            if self.reaches(self.goal)
+            else "must"
+            if self.reaches(self.must)
+            else "—"
+            if self.must is None
+            else "NO"
+        )
+        shown = [
+            f"{it:,.0f}" if it and it >= 1000 else "" if it is None else f"{it:.3g}"
+            for it in (self.value, self.must, self.goal)
+        ]
         sign = "≥" if self.least else "≤"
         limits = [f"{sign} {it}" if it else "" for it in shown[1:]]
         return f"| {self.number} | {self.name} | {shown[0]} {self.unit} | {limits[0]} | {limits[1]} | {met} | {self.note} |"
@@ -158,16 +169,44 @@ def _tables(wanted: set[str], server: Server, database: Database, folder: Path, 
         bench_peers.change(database, different)
         if "1" in wanted and different == DIFFERENT[-1]:
             mine, theirs, ratio = in_turn(lambda: seconds(words, 1), base)
-            say(Line("1", f"reconcile, {different:,} differences ÷ COPY BINARY", ratio, 6, 2.5, note=f"{mine:.2f} s ÷ {theirs:.2f} s"))
+            say(
+                Line(
+                    "1",
+                    f"reconcile, {different:,} differences ÷ COPY BINARY",
+                    ratio,
+                    6,
+                    2.5,
+                    note=f"{mine:.2f} s ÷ {theirs:.2f} s",
+                )
+            )
         if program is not None:
             url = database.url.replace("+psycopg", "")
             mine, theirs, ratio = in_turn(
                 lambda: seconds(words, 1), lambda: bench_peers.reladiff(program, url, "bench", "other", list(FIELDS))[0]
             )
-            say(Line("2", f"reconcile ÷ reladiff hashdiff -j 4, {different:,} differences", ratio, 0.9, 0.33, note=f"{mine:.2f} s ÷ {theirs:.2f} s"))
+            say(
+                Line(
+                    "2",
+                    f"reconcile ÷ reladiff hashdiff -j 4, {different:,} differences",
+                    ratio,
+                    0.9,
+                    0.33,
+                    note=f"{mine:.2f} s ÷ {theirs:.2f} s",
+                )
+            )
     if program is not None:
         took = statistics.median(bench_peers.datacompy(folder, database) for _ in range(REPEATS))
-        say(Line("2", "datacompy (polars), the same two tables as Parquet", took, None, None, "s", note="for comparison; both in memory"))
+        say(
+            Line(
+                "2",
+                "datacompy (polars), the same two tables as Parquet",
+                took,
+                None,
+                None,
+                "s",
+                note="for comparison; both in memory",
+            )
+        )
         bench_peers.alike(program, database.url.replace("+psycopg", ""), database)
 
 
@@ -178,7 +217,11 @@ def _ten(server: Server, database: Database, folder: Path, count: int) -> None:
     figures = []
     for name, copies in (("one", 1), ("ten", 10)):
         if name == "ten":
-            database.run(f"CREATE TABLE ten AS SELECT {made} FROM one, generate_series(1, 10) n".replace(f"SELECT {made}", f"SELECT {_named(made)}"))  # noqa: S608
+            database.run(
+                f"CREATE TABLE ten AS SELECT {made} FROM one, generate_series(1, 10) n".replace(
+                    f"SELECT {made}", f"SELECT {_named(made)}"
+                )
+            )  # noqa: S608
         database.run(f"ALTER TABLE {name} RENAME TO bench", "VACUUM ANALYZE bench")
         with workspace(folder, database.url) as at:
             subprocess.run([*DUIZHANG, *at, "anchor", "bench"], check=True, stdout=subprocess.DEVNULL)
@@ -186,7 +229,16 @@ def _ten(server: Server, database: Database, folder: Path, count: int) -> None:
         figures.append((statistics.median(took for took, _ in runs) / (count * copies), max(peak for _, peak in runs)))
         database.run(f"ALTER TABLE bench RENAME TO {name}")
     (each, _), (of_ten, peak) = figures
-    say(Line("3", f"{10 * count:,} rows: time per row ÷ that at {count:,}", of_ten / each, 1.3, 1.1, note=f"{of_ten * 1e6:.2f} µs ÷ {each * 1e6:.2f} µs"))
+    say(
+        Line(
+            "3",
+            f"{10 * count:,} rows: time per row ÷ that at {count:,}",
+            of_ten / each,
+            1.3,
+            1.1,
+            note=f"{of_ten * 1e6:.2f} µs ÷ {each * 1e6:.2f} µs",
+        )
+    )
     say(Line("3", "peak memory of the whole process tree", peak / 2**30, 2.5, 1.5, "GiB"))
 
 
@@ -210,7 +262,18 @@ def files(folder: Path, count: int) -> None:
     with workspace(folder, f"sqlite:///{database}") as at:
         for name, words in (("CSV", [str(file)]), ("SQLite", []), ("Parquet", [str(parquet)])):
             took = statistics.median(seconds([*at, "digest", "bench", *words]) for _ in range(REPEATS))
-            say(Line("4", f"digest of {name}", count / took, 250_000, 1_000_000, "rows/s", least=True, note=f"{took:.2f} s"))
+            say(
+                Line(
+                    "4",
+                    f"digest of {name}",
+                    count / took,
+                    250_000,
+                    1_000_000,
+                    "rows/s",
+                    least=True,
+                    note=f"{took:.2f} s",
+                )
+            )
 
 
 def _table(kept: list[list[str]]) -> pa.Table:
@@ -221,7 +284,16 @@ def _table(kept: list[list[str]]) -> pa.Table:
 def night(folder: Path, count: int) -> None:
     """Measure 5; `bench_nightly` says what is left out."""
     few, many = (bench_nightly.night_seconds(folder, size) for size in (max(count // 10, 1), count))
-    say(Line("5", f"nightly, 1,000 new rows: {count:,} anchored ÷ {count // 10:,}", many / few, 1.5, 1.1, note=f"{many:.2f} s ÷ {few:.2f} s"))
+    say(
+        Line(
+            "5",
+            f"nightly, 1,000 new rows: {count:,} anchored ÷ {count // 10:,}",
+            many / few,
+            1.5,
+            1.1,
+            note=f"{many:.2f} s ÷ {few:.2f} s",
+        )
+    )
 
 
 def start(folder: Path) -> None:
@@ -232,7 +304,9 @@ def start(folder: Path) -> None:
             subprocess.run([*DUIZHANG, *at, *words], check=True, stdout=subprocess.DEVNULL)
         key = file.read_text(encoding="utf-8").splitlines()[1].split(",")[0]
         proof = folder / "proof.json"
-        subprocess.run([*DUIZHANG, *at, "prove", "bench", key, "--out", str(proof)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*DUIZHANG, *at, "prove", "bench", key, "--out", str(proof)], check=True, stdout=subprocess.DEVNULL
+        )
         told = subprocess.run([*DUIZHANG, *at, "chain", "status", "--json"], check=True, capture_output=True)
         words = ["verify", str(proof), "--trust", str(folder / "trust.json"), "--rpc", json.loads(told.stdout)["rpc"]]
         took = statistics.median(seconds(words) for _ in range(REPEATS))
@@ -247,7 +321,16 @@ def gas() -> None:
     spent = json.loads(told.stdout)
     for many in (1, 10):
         each = spent[f"anchor_{many}"]
-        say(Line("7", f"gas a record at 1,000,000 a batch, {many} a transaction", each / 1_000_000, 0.1, None, note=f"{each:,} a batch"))
+        say(
+            Line(
+                "7",
+                f"gas a record at 1,000,000 a batch, {many} a transaction",
+                each / 1_000_000,
+                0.1,
+                None,
+                note=f"{each:,} a batch",
+            )
+        )
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ledger.kernel.sorting import TAG, TagIndex, order_of, words_of
+from ledger.kernel.sorting import TAG, TagIndex, order_of
 from ledger.store.entryfile import NO_VERSION
 
 Bytes2D = npt.NDArray[np.uint8]
@@ -63,11 +63,13 @@ class History:
         self._offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         # Equal tags keep the order of their batches.
         order = order_of(entries[:, TAG])
-        words = words_of(entries[order, TAG])
+        tags = np.ascontiguousarray(entries[order, TAG])
         first = np.ones(len(order), np.bool_)
         if len(order):
+            # Whether two are the same does not depend on the order of a word's bytes.
+            words = tags.view(np.uint64)
             first[1:] = np.any(words[1:] != words[:-1], axis=1)
-        del words
+            del words
         self._order = order
         self._entries = entries
         self._withdrawn = withdrawn
@@ -85,7 +87,7 @@ class History:
                 for size, versions in zip(sizes, row_versions, strict=True)
             )
             self.row_versions = np.concatenate(list(parts))[latest]
-        self._index = TagIndex(entries[latest, TAG])
+        self._index = TagIndex(tags if first.all() else tags[first])
 
     def __len__(self) -> int:
         return len(self._start)

@@ -20,8 +20,9 @@ from ledger.catalog import Catalog
 from ledger.config import Origin
 from ledger.errors import StoreError
 from ledger.kernel.entries import Result
-from ledger.kernel.sorting import TAG, order_of, words_of
+from ledger.kernel.sorting import TAG, TagIndex
 from ledger.reconcile.findings import GONE, Counts, Finding, Kind
+from ledger.reconcile.strangers import Gathering, ShownKeys, Strangers
 from ledger.record import MASK, Unreadable
 from ledger.store.entryfile import NO_VERSION
 
@@ -62,17 +63,15 @@ class Comparison:
 
     Rows that may be anchored, of own sources only, are told as (n,48), tag and commitment: `newly_seen`, no batch knows them;
     `updated`, their row version says that they were changed lawfully since they were anchored; `unversioned`, they match and were
-    anchored without their row version. `unknown` are the tags (n,16) of all readable rows that no batch knows. `accepted`, `updated_keys` and `newly_seen_keys` are masked keys for the
-    report. `rows_outside` and `keys_outside` count what is not of the scope. `erased` are the tags of live keys that were erased here and
+    anchored without their row version. `accepted`, `updated_keys` and `newly_seen_keys` are masked keys for the report. `rows_outside` and `keys_outside` count what is not of the scope. `erased` are the tags of live keys that were erased here and
     whose row is gone.
     """
 
     counts: Counts
     findings: tuple[Finding, ...]
     accepted: tuple[Mapping[str, str], ...]
-    newly_seen_keys: tuple[Mapping[str, str], ...]
+    newly_seen_keys: Sequence[Mapping[str, str]]
     newly_seen: npt.NDArray[np.uint8]
-    unknown: npt.NDArray[np.uint8]
     updated_keys: tuple[Mapping[str, str], ...]
     updated: npt.NDArray[np.uint8]
     unversioned: npt.NDArray[np.uint8]
@@ -133,8 +132,8 @@ class Comparer:
         self._status = np.zeros(len(history), np.uint8)
         self._unversioned = np.zeros(len(history), np.bool_)
         self._sightings: dict[int, _Sighting] = {}
-        self._unknown_tags: list[npt.NDArray[np.uint8]] = []
-        self._unknown: list[_Sighting] = []
+        self._strangers = Gathering(show_values=show_values)
+        self._unreadable: list[tuple[bytes, _Sighting]] = []  # of keys that no batch knows
         self._keyless: list[_Sighting] = []
         self._rows = 0
 
@@ -164,8 +163,7 @@ class Comparer:
         self._add_known(np.flatnonzero(known), keys, commitments, numbers, result, row_versions)
         unknown = np.flatnonzero(~known)
         if len(unknown):
-            self._unknown_tags.append(tags[unknown])
-            self._unknown += self._sightings_of(unknown, numbers, result)
+            self._strangers.add(unknown, numbers, result)
         self._add_refused(numbers, result)
 
     def _of_scope(
@@ -232,8 +230,7 @@ class Comparer:
                 continue
             key = self._history.find(tag)
             if key < 0:
-                self._unknown_tags.append(np.frombuffer(tag, np.uint8).reshape(1, 16))
-                self._unknown.append(sighting)
+                self._unreadable.append((tag, sighting))
                 continue
             if self._seen[key] == 0:
                 self._status[key] = _Status.UNREADABLE
@@ -298,11 +295,10 @@ class Comparer:
             counts,
             tuple(sorted(findings, key=lambda f: (f.sort_key, f.row or 0, f.kind))),
             accepted=self._shown_keys(self._sightings[int(key)] for key in np.flatnonzero(accepted)),
-            newly_seen_keys=self._shown_keys(unknown.single) if unseen_own else (),
-            newly_seen=_seen(unknown.single_tags, unknown.single if unseen_own else ()),
-            unknown=unknown.single_tags,
+            newly_seen_keys=ShownKeys(unknown.single.record_keys, self._masked) if unseen_own else (),
+            newly_seen=unknown.single.tails if unseen_own else np.zeros((0, 48), np.uint8),
             updated_keys=self._shown_keys(changed),
-            updated=_seen(self._history.tags(np.flatnonzero(updated)), changed),
+            updated=_tails(self._history.tags(np.flatnonzero(updated)), changed),
             unversioned=self._history.tails(
                 np.flatnonzero(once & (self._status == _Status.MATCHED) & self._unversioned)
             ),
@@ -396,32 +392,38 @@ class Comparer:
         )
 
     def _group_unknown(self) -> _Unknown:
-        tags = np.concatenate(self._unknown_tags) if self._unknown_tags else np.zeros((0, 16), np.uint8)
-        words, order = words_of(tags), order_of(tags)
-        first = np.ones(len(order), np.bool_)
-        if len(order):
-            first[1:] = np.any(words[order][1:] != words[order][:-1], axis=1)
-        starts = np.flatnonzero(first)
-        ends = np.append(starts, len(order))[1:]
-        out = _Unknown([], np.zeros((0, 16), np.uint8), [], 0, 0, 0)
-        single_at: list[int] = []
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            at = int(order[start])
-            sighting = self._unknown[at]
-            tag = tags[at].tobytes().hex()
-            if end - start > 1:
+        strangers = self._strangers.finish()
+        single, several = strangers.groups()
+        spoilt: dict[bytes, list[_Sighting]] = {}
+        for tag, sighting in self._unreadable:
+            spoilt.setdefault(tag, []).append(sighting)
+        readable = {strangers.tails[group[0], :16].tobytes(): group for group in several}
+        if spoilt:
+            # A key that stands once as a row that can be read, and again as one that cannot, stands several times.
+            index = TagIndex(np.ascontiguousarray(strangers.tails[single, :16]))
+            found = index.lookup(np.frombuffer(b"".join(spoilt), np.uint8).reshape(-1, 16))
+            for tag, at in zip(spoilt, found.tolist(), strict=True):
+                if at >= 0:
+                    readable[tag] = single[at : at + 1]
+            single = np.delete(single, found[found >= 0])
+        out = _Unknown(strangers.part(single), [], 0, 0, 0)
+        for tag in sorted({*readable, *spoilt}):
+            group, others = readable.get(tag, np.zeros(0, np.int64)), spoilt.get(tag, [])
+            rows = len(group) + len(others)
+            sighting = _sighting(strangers, int(group[0])) if len(group) else others[0]
+            if rows > 1:
                 out.duplicates += 1
-                out.duplicate_rows += end - start
-                out.findings.append(self._finding(Kind.DUPLICATE, sighting, rows=end - start, observed=False, tag=tag))
-            elif sighting.unreadable is not None:
-                out.unreadable += 1
-                out.findings.append(self._finding(Kind.UNREADABLE, sighting, reason=sighting.unreadable, tag=tag))
+                out.duplicate_rows += rows
+                finding = self._finding(Kind.DUPLICATE, sighting, rows=rows, observed=False, tag=tag.hex())
             else:
-                out.single.append(sighting)
-                single_at.append(at)
-                if self._origin == "delivery":
-                    out.findings.append(self._finding(Kind.UNANCHORED, sighting, tag=tag))
-        out.single_tags = tags[single_at]
+                out.unreadable += 1
+                finding = self._finding(Kind.UNREADABLE, sighting, reason=sighting.unreadable, tag=tag.hex())
+            out.findings.append(finding)
+        if self._origin == "delivery":
+            out.findings += [
+                self._finding(Kind.UNANCHORED, _sighting(out.single, at), tag=out.single.tails[at, :16].tobytes().hex())
+                for at in range(len(out.single))
+            ]
         return out
 
     def _shown_values(self, canonical: bytes) -> Mapping[str, str | None]:
@@ -440,20 +442,30 @@ class Comparer:
 
 @dataclass
 class _Unknown:
-    """Rows whose tag no batch carries, grouped by tag."""
+    """Rows whose tag no batch carries: those whose key stands once, and the findings of the others."""
 
-    single: list[_Sighting]
-    single_tags: npt.NDArray[np.uint8]
+    single: Strangers
     findings: list[Finding]
     duplicates: int
     duplicate_rows: int
     unreadable: int
 
 
-def _seen(tags: npt.NDArray[np.uint8], sightings: Sequence[_Sighting]) -> npt.NDArray[np.uint8]:
-    """Tag and commitment (n,48) of rows that were read; `tags` run along with `sightings`, and count for nothing without them."""
+def _sighting(strangers: Strangers, at: int) -> _Sighting:
+    canonical = None if strangers.canonical is None else strangers.canonical[at].as_py()
+    return _Sighting(
+        int(strangers.numbers[at]),
+        strangers.record_keys[at].as_py(),
+        strangers.tails[at, 16:].tobytes(),
+        canonical,
+        None,
+    )
+
+
+def _tails(tags: npt.NDArray[np.uint8], sightings: Sequence[_Sighting]) -> npt.NDArray[np.uint8]:
+    """Tag and commitment (n,48) of rows that were read; `tags` run along with `sightings`."""
     found = np.frombuffer(b"".join(s.commitment or b"" for s in sightings), np.uint8).reshape(-1, 32)
-    return np.concatenate([tags[: len(found)], found], axis=1)
+    return np.concatenate([tags, found], axis=1)
 
 
 def _record(canonical: bytes) -> Mapping[str, str]:

@@ -43,7 +43,7 @@ class Reconciliation:
     counts: Counts
     findings: tuple[Finding, ...]
     accepted: tuple[Mapping[str, str], ...]
-    newly_seen_keys: tuple[Mapping[str, str], ...]
+    newly_seen_keys: Sequence[Mapping[str, str]]
     batches: tuple[Mapping[str, object], ...]
     notes: tuple[tuple[str, str], ...]
     updated_keys: tuple[Mapping[str, str], ...] = ()
