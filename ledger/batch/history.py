@@ -85,18 +85,15 @@ class History:
     def _fold(self) -> _Fold:
         words = words_of(self._entries[:, TAG])
         order = _tag_order(words, self._batch)
-        words = words[order]
-        first = np.ones(len(order), np.bool_)
-        if len(order):
-            first[1:] = np.any(words[1:] != words[:-1], axis=1)
+        high, low = words[order, 0], words[order, 1]
         del words
+        first = np.ones(len(order), np.bool_)
+        first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
         start = np.flatnonzero(first)
         end = np.append(start, len(order))[1:]
         latest = order[end - 1]
-        # The index looks at the tags only; the rest of the entries need not be copied for it.
-        tags = np.zeros((len(latest), TAG.stop), np.uint8)
-        tags[:, TAG] = self._entries[latest, TAG]
-        return _Fold(order, start, end, latest, ~self._withdrawn[latest], EntryIndex(tags))
+        index = EntryIndex.ascending(high[start], low[start])
+        return _Fold(order, start, end, latest, ~self._withdrawn[latest], index)
 
     def prepare(self) -> None:
         """Make the fold now, for a history that is asked many times or by several threads."""
