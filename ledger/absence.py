@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ledger import merkle
-from ledger.batch.build import entry_bytes
+from ledger.batch import tiles
 from ledger.batch.fold import open_entries
 from ledger.batch.history import Bytes2D
 from ledger.batch.job import Job
@@ -25,6 +24,8 @@ from ledger.keys import NO_SUBJECT, CatalogKeys, digest, public_subject_tag
 from ledger.proof import AnchorHint, check_catalog
 from ledger.prove import confirmed_height
 from ledger.record import Opened, Refusal, normal
+from ledger.store import models
+from ledger.store.entryfile import Entries
 from ledger.subject_proof import (
     MAX_RECORDS,
     Place,
@@ -63,7 +64,7 @@ def prove_subject(
     subject = _public(catalog, code)
     height = confirmed_height(job.link)
     job.refresh()
-    snapshot, entries, anchors = _snapshot(job, catalog, party, batch)
+    snapshot, entry_set, anchors = _snapshot(job, catalog, party, batch)
     confirmed = [record for record in anchors if record.block <= height]
     if not confirmed:
         raise ChainError(
@@ -73,6 +74,9 @@ def prove_subject(
             "for the proof later",
         )
     keys = _keys(job, catalog, snapshot)
+    # Its tiles fold to the anchored root; of the entries only those are relied on whose paths lead there, neighbours included.
+    held = job.book.read_set(entry_set, by_tiles=True)
+    entries = held.entries
     tag = public_subject_tag(catalog, subject)
     first, after = _range(entries, tag)
     if after - first > MAX_RECORDS:
@@ -83,7 +87,7 @@ def prove_subject(
             "--subject",
         )
     named = _range(entries, NO_SUBJECT)[1]
-    made = _proof(job, catalog, snapshot, entries, (first, after), named, subject, keys, confirmed)
+    made = _proof(job, catalog, snapshot, held, entry_set.entries_file, (first, after), named, subject, keys, confirmed)
     check_catalog(made)
     opened = check_records(made, check_subject(made))
     size, root = confirmed[0].size, bytes.fromhex(confirmed[0].root)
@@ -139,10 +143,10 @@ def _public(catalog: Catalog, code: str) -> str:
 
 def _snapshot(
     job: Job, catalog: Catalog, party: str | None, batch: str | None
-) -> tuple[AnnouncedBatch, Bytes2D, list[AnchorRecord]]:
+) -> tuple[AnnouncedBatch, models.EntrySet, list[AnchorRecord]]:
     """The snapshot to prove from, its entries as known here, and the last anchors that have just these."""
     number = None if batch is None else batch_number(batch)
-    found: list[tuple[AnnouncedBatch, Bytes2D, list[AnchorRecord]]] = []
+    found: list[tuple[AnnouncedBatch, models.EntrySet, list[AnchorRecord]]] = []
     unknown: list[str] = []
     for stream in job.streams.of_catalog(catalog.id):
         sides = {stream.sender, stream.receiver}
@@ -169,7 +173,7 @@ def _snapshot(
     return max(found, key=lambda it: max(record.position for record in it[2]))
 
 
-def _held(job: Job, snapshot: AnnouncedBatch) -> tuple[Bytes2D, list[AnchorRecord]] | None:
+def _held(job: Job, snapshot: AnnouncedBatch) -> tuple[models.EntrySet, list[AnchorRecord]] | None:
     with job.store.read() as session:
         sets = [
             *job.book.sets(session, snapshot.batch_id, "lawful"),
@@ -180,7 +184,7 @@ def _held(job: Job, snapshot: AnnouncedBatch) -> tuple[Bytes2D, list[AnchorRecor
         chosen = next((it for it in sets if (it.size, it.root) == (record.size, record.root)), None)
         if chosen is not None:
             same = [it for it in last if (it.size, it.root) == (record.size, record.root)]
-            return job.book.read_set(chosen).entries, same
+            return chosen, same
     return None
 
 
@@ -217,19 +221,21 @@ def _proof(
     job: Job,
     catalog: Catalog,
     snapshot: AnnouncedBatch,
-    entries: Bytes2D,
+    held: Entries,
+    where: str,
     span: tuple[int, int],
     named: int,
     subject: str,
     keys: CatalogKeys,
     anchors: Sequence[AnchorRecord],
 ) -> SubjectProof:
+    entries = held.entries
     size = len(entries)
     first, after = span
     wanted = list(range(first, after))
     sides = {"left": first - 1, "right": after, "last": named - 1, "next": named}
     indices = [*wanted, *(at for at in sides.values() if 0 <= at < size)]
-    _, _, paths = merkle.inclusion_paths(entry_bytes(entries), indices)
+    paths = tiles.paths(held, indices, where)
     places: Mapping[int, Place] = {
         at: Place(entries[at].tobytes(), at, tuple(path)) for at, path in zip(indices, paths, strict=True)
     }

@@ -104,8 +104,16 @@ class _KeepingBook(Book):
         self._loading: defaultdict[_Name, threading.Lock] = defaultdict(threading.Lock)
 
     def load_stream(
-        self, streams: Streams, stream: StreamId, catalog: Catalog, keys: CatalogKeys, series: Series | None = None
+        self,
+        streams: Streams,
+        stream: StreamId,
+        catalog: Catalog,
+        keys: CatalogKeys,
+        series: Series | None = None,
+        *,
+        by_tiles: bool = False,
     ) -> StreamLedger:
+        # What is kept is asked many times, by anybody: every entry is hashed and the fold made, once.
         if series is None:
             found = arrange(streams, stream).series
             series = found[-1] if found else None
@@ -120,7 +128,9 @@ class _KeepingBook(Book):
             if kept is None or kept[0] != basis:
                 # The sets are read again inside: one that came in between makes the stream newer than its basis, and it is
                 # loaded once more next time.
-                kept = (basis, super().load_stream(streams, stream, catalog, keys, series))
+                loaded = super().load_stream(streams, stream, catalog, keys, series)
+                loaded.history.prepare()
+                kept = (basis, loaded)
             with self._guard:
                 self._kept[name] = kept
                 self._kept.move_to_end(name)

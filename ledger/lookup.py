@@ -85,11 +85,10 @@ def _in_stream(job: Job, catalog: Catalog, held: Held, parsed: Mapping[str, str]
     tag = held.tag_of(catalog, parsed)
     if held.left is not None and (tag is None or tag not in held.left):
         return None
-    key = -1 if tag is None else ledger.history.find(tag)
-    if tag is None or key < 0:
+    versions = [] if tag is None else ledger.history.of_tag(tag)
+    if not versions:
         return InStream(ledger.stream, "unknown", (), missing, tag in ledger.erased)
     catalog = held.keys.catalog
-    versions = ledger.history.versions(key)
     opened: dict[Version, Opened] = {}
     if values:
         with job.book.opener(ledger.known, catalog, held.keys) as open_version:

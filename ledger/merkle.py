@@ -8,11 +8,18 @@ duplicated.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from ledger.errors import InputError, LedgerError
 
 HASH_SIZE = 32
+TILE = 1024
+"""Entries under one tile, the root of a subtree that a path can begin with instead of the whole tree.
+
+A power of two, so that the tree over all entries is the tree over its tiles. A path then takes the entries of one tile and all tiles: of a
+million entries a thousand of each, which is least in all; and tiles are one 2000th of the bytes of the entries they stand beside.
+"""
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
@@ -35,10 +42,15 @@ def root_of(entries: Iterable[bytes]) -> tuple[int, bytes]:
 
     Reads them once and remembers one hash per level of the tree.
     """
+    return _folded(leaf_hash(entry) for entry in entries)
+
+
+def _folded(hashes: Iterable[bytes]) -> tuple[int, bytes]:
+    """How many there are, and the root of the tree whose lowest nodes they are."""
     size = 0
     subtrees: list[bytes] = []
-    for entry in entries:
-        hashed = leaf_hash(entry)
+    for each in hashes:
+        hashed = each
         # Each 1 at the end of the size so far is a complete subtree as large as the one growing on its right.
         carry = size
         while carry & 1:
@@ -120,7 +132,12 @@ def inclusion_paths(entries: Iterable[bytes], indices: Sequence[int]) -> tuple[i
 
     Remembers one level of the tree at a time, 32 bytes a node. IndexError for an index that is not below the size.
     """
-    level = [leaf_hash(entry) for entry in entries]
+    return _paths([leaf_hash(entry) for entry in entries], indices)
+
+
+def _paths(hashes: list[bytes], indices: Sequence[int]) -> tuple[int, bytes, list[list[bytes]]]:
+    """The same of the tree whose lowest nodes are `hashes`."""
+    level = hashes
     size = len(level)
     for index in indices:
         if not 0 <= index < size:
@@ -138,6 +155,48 @@ def inclusion_paths(entries: Iterable[bytes], indices: Sequence[int]) -> tuple[i
         above = [node_hash(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
         level = above + level[len(level) - 1 :] if len(level) & 1 else above
     return size, level[0], paths
+
+
+def tiles_of(entries: Iterable[bytes]) -> list[bytes]:
+    """The tiles of a tree, from the left: the root over each TILE entries, the last over what remains."""
+    left = iter(entries)
+    tiles = []
+    while part := list(islice(left, TILE)):
+        tiles.append(root_of(part)[1])
+    return tiles
+
+
+def root_of_tiles(tiles: Iterable[bytes]) -> bytes:
+    """The root of the tree that has these tiles."""
+    return _folded(tiles)[1]
+
+
+def paths_by_tiles(
+    tiles: Sequence[bytes], under: Callable[[int], Iterable[bytes]], indices: Sequence[int]
+) -> list[list[bytes]]:
+    """The path of each of `indices` (as `inclusion_path` gives it), from the tiles of the tree and the entries of those tiles that they stand
+    under: `under` gives those of a tile by its number, and is asked once.
+
+    EvidenceError `path.tile` if a tile is not the root over its entries. IndexError for an index that the tree does not have.
+    """
+    wanted: dict[int, list[int]] = {}
+    for at, index in enumerate(indices):
+        wanted.setdefault(index // TILE, []).append(at)
+    paths: list[list[bytes]] = [[] for _ in indices]
+    numbers = list(wanted)
+    above = _paths(list(tiles), numbers)[2]
+    for number, upper in zip(numbers, above, strict=True):
+        places = [indices[at] % TILE for at in wanted[number]]
+        _, root, lower = inclusion_paths(under(number), places)
+        if root != tiles[number]:
+            raise EvidenceError(
+                "path.tile",
+                f"第 {number} 块的根是 {tiles[number].hex()}，其条目得出的是 {root.hex()}",
+                f"the entries under tile {number} have the root {root.hex()}, not {tiles[number].hex()}",
+            )
+        for at, path in zip(wanted[number], lower, strict=True):
+            paths[at] = path + upper
+    return paths
 
 
 def _left_size(size: int) -> int:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
-import numpy as np
-
-from ledger import merkle
 from ledger import proof as proofs
 from ledger.anchor.link import Link
+from ledger.batch import tiles
 from ledger.batch.book import KnownBatch, StreamLedger
-from ledger.batch.history import Bytes2D, Version
+from ledger.batch.history import Version
 from ledger.batch.job import Job
 from ledger.batch.keyarg import key_label, parse_key_argument
 from ledger.batch.stream import StreamId
@@ -90,7 +87,7 @@ def prove(job: Job, catalog: Catalog, keys: Sequence[str], *, batch: str | None)
     number = None if batch is None else batch_number(batch)
     if number is not None:
         _refuse_snapshot(job, catalog, number)
-    held, unread = load_sides(job, catalog)
+    held, unread = load_sides(job, catalog, by_tiles=True)
     proved: dict[bytes, Proved] = {}
     for text in keys:
         values = parse_key_argument(catalog, text)
@@ -126,8 +123,11 @@ def confirmed_height(link: Link) -> int:
     return min(height, -1 if saved is None else saved)
 
 
-def load_sides(job: Job, catalog: Catalog) -> tuple[list[Held], list[tuple[StreamId, LedgerError]]]:
-    """The catalog's streams that this party is a side of; and those that cannot be read here, with the reason."""
+def load_sides(
+    job: Job, catalog: Catalog, *, by_tiles: bool = False
+) -> tuple[list[Held], list[tuple[StreamId, LedgerError]]]:
+    """The catalog's streams that this party is a side of; and those that cannot be read here, with the reason. `by_tiles` as in
+    `Book.read_set`."""
     held: list[Held] = []
     unread: list[tuple[StreamId, LedgerError]] = []
     for stream in job.streams.of_catalog(catalog.id):
@@ -135,20 +135,21 @@ def load_sides(job: Job, catalog: Catalog) -> tuple[list[Held], list[tuple[Strea
             # Of a stream of nothing but snapshots no version is known.
             continue
         try:
-            held += _series_held(job, stream)
+            held += _series_held(job, stream, by_tiles=by_tiles)
         except (InputError, NotBuiltError) as error:
             # Anybody registered can announce a batch to us under a key we never had: it must not stop proofs of other streams.
             unread.append((stream, error))
     return held, unread
 
 
-def _series_held(job: Job, stream: StreamId) -> list[Held]:
+def _series_held(job: Job, stream: StreamId, *, by_tiles: bool) -> list[Held]:
     """The series of a stream, the present one first."""
     arranged, current = job.series(stream), job.current(stream)
     job.check_strays(arranged)
     if current is None:
         return []
-    ledger, keys = job.ledger(stream, current)
+    # Of several series the older ones are told apart by what the present one holds, so all of them is needed.
+    ledger, keys = job.ledger(stream, current, by_tiles=by_tiles and len(arranged.series) == 1)
     # Of what comes after a bridge that was not taken over nothing is known here.
     waiting = (batch for series in arranged.series[current.number + 1 :] for batch in series.batches)
     held = [Held(replace(ledger, open=(*ledger.open, *waiting)), keys)]
@@ -229,10 +230,13 @@ def _choose(
 def _find(held: Held, catalog: Catalog, values: Mapping[str, str], number: str | None) -> list[_Found]:
     tag = held.tag_of(catalog, values)
     ledger = held.ledger
-    key = -1 if tag is None else ledger.history.find(tag)
-    if tag is None or key < 0 or (number is None and held.left is not None and tag not in held.left):
+    if tag is None or (number is None and held.left is not None and tag not in held.left):
         return []
-    versions = ledger.history.versions(key)
+    versions = ledger.history.of_tag(tag)
+    for version in versions:
+        tiles.check(
+            ledger.known[version.batch].entries, version.index, ledger.known[version.batch].entry_set.entries_file
+        )
     if number is None:
         versions = versions[-1:]
     found = [_Found(held, ledger.known[version.batch], version) for version in versions]
@@ -256,8 +260,7 @@ def _later_unknown(chosen: _Found, label: str) -> list[tuple[str, str]]:
 
 
 def _outlived(chosen: _Found, label: str) -> list[tuple[str, str]]:
-    history = chosen.held.ledger.history
-    latest = history.latest(history.find(chosen.version.entry[16:32]))
+    latest = chosen.held.ledger.history.of_tag(chosen.version.entry[16:32])[-1]
     if latest.batch == chosen.version.batch:
         return []
     at = chosen.held.ledger.numbers[latest.batch]
@@ -342,7 +345,7 @@ def _proof(
         salt=keys.salt(digest(data)),
         entry=version.entry,
         index=version.index,
-        path=tuple(merkle.inclusion_path(_Rows(batch.entries.entries), version.index)),
+        path=tuple(tiles.paths(batch.entries, [version.index], batch.entry_set.entries_file)[0]),
         chain_id=link.identity.chain_id,
         contract=link.identity.contract,
         anchors=_hints(batch, height),
@@ -381,23 +384,6 @@ def _hints(batch: KnownBatch, height: int) -> tuple[AnchorHint, ...]:
         if (held.size, held.root) == (last.size, last.root) and held.block <= height:
             anchors.append(held)
     return tuple(AnchorHint(it.party, it.sequence, it.revision, it.block) for it in anchors)
-
-
-class _Rows(Sequence[bytes]):
-    """The rows of an array as bytes, one at a time: a list of a million would take a hundred megabytes."""
-
-    def __init__(self, rows: Bytes2D) -> None:
-        self._rows = np.ascontiguousarray(rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, at: int) -> bytes: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
-        return _Rows(self._rows[at]) if isinstance(at, slice) else self._rows[at].tobytes()
 
 
 def _route(found: _Found) -> str:

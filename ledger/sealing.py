@@ -65,7 +65,7 @@ def seal(job: Job, catalog: Catalog) -> tuple[Reconciliation, tuple[Anchored, ..
     Rows that match and were anchored before their row version was known go into the correction as well: anchored again, with it.
     """
     own_source(job, catalog)
-    with read_and_compare(job, catalog) as reading:
+    with read_and_compare(job, catalog, keep=True) as reading:
         _lapse(job, reading)
         found = reading.comparison
         corrected = np.concatenate([found.updated, found.unversioned])
@@ -91,7 +91,7 @@ def accept(job: Job, catalog: Catalog, keys: Sequence[str], *, reason: str, by: 
     """
     own_source(job, catalog)
     _said(reason, by)
-    with read_and_compare(job, catalog) as reading:
+    with read_and_compare(job, catalog, keep=True) as reading:
         asked = {it.tag: it for it in (_acceptable(reading, catalog, text) for text in keys)}
         request = Request(catalog.id, "accept", tuple(asked.values()), reason, by)
         seconded = _second(job, request)
@@ -221,10 +221,10 @@ def _lapse(job: Job, reading: Reading) -> None:
 def _drafts(
     job: Job, reading: Reading, wanted: Sequence[tuple[Descriptor, npt.NDArray[np.uint8]]], stack: ExitStack
 ) -> list[_Draft]:
-    """The batches of exactly the rows wanted (tag and commitment, (n,48)), read again in the same consistent read; archives stay open in
-    `stack`.
+    """The batches of exactly the rows wanted (tag and commitment, (n,48)): as they were kept, or, of more than are kept, read again in the
+    same consistent read; archives stay open in `stack`.
 
-    InputError `source.changed` if the second reading does not give the rows that were compared: not every database keeps its word.
+    InputError `source.changed` if a second reading does not give the rows that were compared: not every database keeps its word.
     """
     catalog = reading.catalog
     begun: list[tuple[Descriptor, EntryIndex, Builder, ArchiveWriter | None]] = []
@@ -233,8 +233,9 @@ def _drafts(
         entries[:, TAG.start :] = rows
         archive = stack.enter_context(job.book.archive_writer(catalog, descriptor.batch_id.hex()))
         begun.append((descriptor, EntryIndex(entries), Builder(catalog, reading.keys, archive=archive), archive))
-    kernel = Kernel(catalog, reading.keys)
-    for chunk, result in kernel.run_all(reading.table.scan()):
+    kept = None if reading.kept is None else reading.kept.pairs
+    pairs = Kernel(catalog, reading.keys).run_all(reading.table.scan()) if kept is None else kept
+    for chunk, result in pairs:
         found = np.ascontiguousarray(result.entries[:, TAG])
         for _, index, builder, _ in begun:
             keep = np.zeros(len(chunk), np.bool_)

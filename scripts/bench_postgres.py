@@ -40,15 +40,17 @@ def load(database: Database, count: int) -> None:
 
 def copied(server: Server, database: Database, kind: str) -> float:
     """Median seconds of psql writing the table to nowhere."""
+    return statistics.median(copied_once(server, database, kind) for _ in range(REPEATS))
+
+
+def copied_once(server: Server, database: Database, kind: str) -> float:
+    """Seconds of it, once."""
     psql = _programs() / "psql"
     sql = f"COPY (SELECT {', '.join(FIELDS)} FROM bench) TO STDOUT (FORMAT {kind})"  # noqa: S608
     words = [str(psql), "-h", server.host, "-p", str(server.port), "-U", server.admin, "-d", database.name, "-c", sql]
-    figures = []
-    for _ in range(REPEATS):
-        started = time.monotonic()
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PGPASSWORD": PASSWORD})
-        figures.append(time.monotonic() - started)
-    return statistics.median(figures)
+    started = time.monotonic()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PGPASSWORD": PASSWORD})
+    return time.monotonic() - started
 
 
 def _programs() -> Path:

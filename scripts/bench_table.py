@@ -149,7 +149,7 @@ def tables(wanted: set[str], folder: Path, count: int, ten: bool) -> None:
                 subprocess.run([*DUIZHANG, *at, "anchor", "bench"], check=True, stdout=subprocess.DEVNULL)
                 _tables(wanted, server, database, folder, at, count)
             if ten:
-                _ten(server, database, folder, count)
+                _ten(database, folder, count)
     finally:
         server.stop()
 
@@ -163,8 +163,13 @@ def _tables(wanted: set[str], server: Server, database: Database, folder: Path, 
     if "1" in wanted:
         mine, theirs, ratio = in_turn(lambda: seconds(words), base)
         say(Line("1", "reconcile, 0 differences ÷ COPY BINARY", ratio, 6, 2.5, note=f"{mine:.2f} s ÷ {theirs:.2f} s"))
-    program = bench_peers.install(folder / "reladiff") if "2" in wanted else None
+    url = database.url.replace("+psycopg", "")
+    program = bench_peers.install(folder / "reladiff") if "2" in wanted else folder
     bench_peers.twin(database)
+
+    def reladiff() -> float:
+        return bench_peers.reladiff(program, url, "bench", "other", list(FIELDS))[0]
+
     for different in DIFFERENT:
         bench_peers.change(database, different)
         if "1" in wanted and different == DIFFERENT[-1]:
@@ -179,11 +184,8 @@ def _tables(wanted: set[str], server: Server, database: Database, folder: Path, 
                     note=f"{mine:.2f} s ÷ {theirs:.2f} s",
                 )
             )
-        if program is not None:
-            url = database.url.replace("+psycopg", "")
-            mine, theirs, ratio = in_turn(
-                lambda: seconds(words, 1), lambda: bench_peers.reladiff(program, url, "bench", "other", list(FIELDS))[0]
-            )
+        if "2" in wanted:
+            mine, theirs, ratio = in_turn(lambda: seconds(words, 1), reladiff)
             say(
                 Line(
                     "2",
@@ -194,8 +196,8 @@ def _tables(wanted: set[str], server: Server, database: Database, folder: Path, 
                     note=f"{mine:.2f} s ÷ {theirs:.2f} s",
                 )
             )
-    if program is not None:
-        took = statistics.median(bench_peers.datacompy(folder, database) for _ in range(REPEATS))
+    if "2" in wanted:
+        took = bench_peers.datacompy(folder, database, REPEATS)
         say(
             Line(
                 "2",
@@ -207,27 +209,25 @@ def _tables(wanted: set[str], server: Server, database: Database, folder: Path, 
                 note="for comparison; both in memory",
             )
         )
-        bench_peers.alike(program, database.url.replace("+psycopg", ""), database)
+        bench_peers.alike(program, url, database)
 
 
-def _ten(server: Server, database: Database, folder: Path, count: int) -> None:
-    columns = ", ".join(FIELDS)
-    made = ", ".join(f"{name} || '/' || n" if name in ("decision_no", "uscc") else name for name in FIELDS)
-    database.run("DROP TABLE IF EXISTS other", f"CREATE TABLE one AS SELECT {columns} FROM bench", "DROP TABLE bench")
+def _ten(database: Database, folder: Path, count: int) -> None:
+    """The table ten times over, under other keys and codes."""
+    made = ", ".join(f"{name} || '/' || n AS {name}" if name in ("decision_no", "uscc") else name for name in FIELDS)
+    database.run("DROP TABLE IF EXISTS other")
     figures = []
-    for name, copies in (("one", 1), ("ten", 10)):
-        if name == "ten":
+    for copies in (1, 10):
+        if copies > 1:
             database.run(
-                f"CREATE TABLE ten AS SELECT {made} FROM one, generate_series(1, 10) n".replace(
-                    f"SELECT {made}", f"SELECT {_named(made)}"
-                )
-            )  # noqa: S608
-        database.run(f"ALTER TABLE {name} RENAME TO bench", "VACUUM ANALYZE bench")
+                "ALTER TABLE bench RENAME TO one",
+                f"CREATE TABLE bench AS SELECT {made} FROM one, generate_series(1, {copies}) n",
+            )
+        database.run("VACUUM ANALYZE bench")
         with workspace(folder, database.url) as at:
             subprocess.run([*DUIZHANG, *at, "anchor", "bench"], check=True, stdout=subprocess.DEVNULL)
             runs = [tree_peak([*at, "reconcile", "bench"], 0) for _ in range(3)]
         figures.append((statistics.median(took for took, _ in runs) / (count * copies), max(peak for _, peak in runs)))
-        database.run(f"ALTER TABLE bench RENAME TO {name}")
     (each, _), (of_ten, peak) = figures
     say(
         Line(
@@ -240,10 +240,6 @@ def _ten(server: Server, database: Database, folder: Path, count: int) -> None:
         )
     )
     say(Line("3", "peak memory of the whole process tree", peak / 2**30, 2.5, 1.5, "GiB"))
-
-
-def _named(made: str) -> str:
-    return ", ".join(f"{expression} AS {name}" for expression, name in zip(made.split(", "), FIELDS, strict=True))
 
 
 def files(folder: Path, count: int) -> None:
@@ -281,9 +277,9 @@ def _table(kept: list[list[str]]) -> pa.Table:
     return pa.table({name: pa.array(column, pa.string()) for name, column in zip(FIELDS, columns, strict=True)})
 
 
-def night(folder: Path, count: int) -> None:
+def night(count: int) -> None:
     """Measure 5; `bench_nightly` says what is left out."""
-    few, many = (bench_nightly.night_seconds(folder, size) for size in (max(count // 10, 1), count))
+    few, many = (statistics.median(it["rest"][1] for it in nights) for nights in bench_nightly.nights(count).values())
     say(
         Line(
             "5",
@@ -354,7 +350,7 @@ def main() -> None:
         if "4" in wanted:
             files(folder, asked.rows)
         if "5" in wanted:
-            night(folder, asked.rows)
+            night(asked.rows)
         if "6" in wanted:
             start(folder)
         if "7" in wanted:

@@ -15,12 +15,13 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ledger.batch.build import Built, root_hex
+from ledger.batch.build import Built
 from ledger.batch.declared import keep_declaration
 from ledger.batch.erasures import erased_of_catalog, erased_tags
 from ledger.batch.history import COMMITMENT, Bytes2D, History, Version
 from ledger.batch.series import Series, arrange
 from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
+from ledger.batch.tiles import tree_of, with_tiles
 from ledger.catalog import Catalog
 from ledger.descriptor import Descriptor, parse_descriptor
 from ledger.errors import InputError, StoreError
@@ -120,18 +121,12 @@ class Book:
         self._workspace = workspace
         self.store = store
 
-    def read_set(self, entry_set: models.EntrySet) -> Entries:
-        """The entries of a set, re-hashed: size and root must be those recorded (StoreError `store.entries_root`)."""
+    def read_set(self, entry_set: models.EntrySet, *, by_tiles: bool = False) -> Entries:
+        """The entries of a set with the tiles of their tree, re-hashed: size and root must be those recorded (StoreError
+        `store.entries_root`, `store.entries_tiles`). With `by_tiles` see `batch.tiles.with_tiles`: what is used must be checked then."""
         path = self._workspace.root / entry_set.entries_file
         entries = read_entries(path, entry_set.entries_sha256)
-        if len(entries.entries) != entry_set.size or root_hex(entries.entries) != entry_set.root:
-            raise StoreError(
-                "store.entries_root",
-                f"条目文件 {path} 的根与台账记录不符；请运行 duizhang fsck",
-                "the entry file's root is not the one on record; run duizhang fsck",
-                str(path),
-            )
-        return entries
+        return with_tiles(entries, entry_set.size, entry_set.root, str(path), by_tiles=by_tiles)
 
     def sets(self, session: Session, batch_id: str, role: models.Role) -> list[models.EntrySet]:
         """Entry sets of a batch, oldest first."""
@@ -167,10 +162,18 @@ class Book:
         ]
 
     def load_stream(
-        self, streams: Streams, stream: StreamId, catalog: Catalog, keys: CatalogKeys, series: Series | None = None
+        self,
+        streams: Streams,
+        stream: StreamId,
+        catalog: Catalog,
+        keys: CatalogKeys,
+        series: Series | None = None,
+        *,
+        by_tiles: bool = False,
     ) -> StreamLedger:
         """A series of the stream (default: the newest) with every lawful entry set this workspace holds, each checked against the
-        sender's anchor; `keys` and `catalog` must be its own. What bridges left behind is `batch.left`'s to add.
+        sender's anchor (`by_tiles`: as far as its tiles go, see `read_set`); `keys` and `catalog` must be its own. What bridges left
+        behind is `batch.left`'s to add.
 
         InputError `series.other_catalog` for another catalog.
         """
@@ -198,7 +201,7 @@ class Book:
                 if entry_set is None:
                     unknown.append(announced)
                 else:
-                    known.append(KnownBatch(announced, entry_set, self.read_set(entry_set)))
+                    known.append(KnownBatch(announced, entry_set, self.read_set(entry_set, by_tiles=by_tiles)))
         ledger = StreamLedger(stream, tuple(known), tuple(unknown), history_of(known), erased)
         for batch in known:
             self._check_withdrawals(batch, catalog, keys, erased)
@@ -297,7 +300,8 @@ class Book:
         reference = archive.finish() if archive is not None and used else None
         name = f"entries/{batch_id[:16]}-{role}-{built.root[:16]}.parquet"
         path = self._workspace.root / name
-        digest = write_entries(path, built.entries, built.withdrawn, built.frames, built.row_versions)
+        tiles = tree_of(built.entries)[0] if built.tiles is None else built.tiles
+        digest = write_entries(path, built.entries, built.withdrawn, built.frames, built.row_versions, tiles)
         entry_set = models.EntrySet(
             batch_id=batch_id,
             role=role,

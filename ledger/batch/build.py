@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ledger.batch.history import History
+from ledger.batch.tiles import tree_of
 from ledger.catalog import Catalog
 from ledger.errors import InputError
 from ledger.kernel import native
@@ -44,7 +45,7 @@ class BadRow:
 @dataclass(frozen=True)
 class Built:
     """The entries of one batch, strictly ascending; `withdrawn`, `frames` and `row_versions` (None where the rows were read without)
-    run along. `root` is 64 hex digits."""
+    run along. `root` is 64 hex digits; `tiles` are those of its tree, None where they were not kept."""
 
     entries: npt.NDArray[np.uint8]
     withdrawn: npt.NDArray[np.bool_]
@@ -52,6 +53,7 @@ class Built:
     size: int
     root: str
     row_versions: npt.NDArray[np.int64] | None = None
+    tiles: npt.NDArray[np.uint8] | None = None
 
 
 class Builder:
@@ -216,9 +218,9 @@ class Builder:
         self._versions.clear()
         order = sort_entries(entries)
         entries = entries[order]
-        root = native.root(entries)
+        tiles, root = tree_of(entries)
         known = versions[order] if (versions != NO_VERSION).any() else None
-        return Built(entries, withdrawn[order], frames[order], len(entries), root.hex(), known)
+        return Built(entries, withdrawn[order], frames[order], len(entries), root, known, tiles)
 
     def _duplicates(self, groups: list[list[int]], where: str, chunks: Iterable[Chunk]) -> InputError:
         wanted = np.array(sorted(number for group in groups for number in group), np.int64)

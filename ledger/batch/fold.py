@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger.batch.book import Book, KnownBatch, StreamLedger, history_of
-from ledger.batch.build import Built, root_hex
+from ledger.batch.build import Built
 from ledger.batch.history import Bytes2D, Version
 from ledger.batch.stream import AnnouncedBatch
+from ledger.batch.tiles import tree_of
 from ledger.catalog import Catalog
 from ledger.errors import InputError
 from ledger.kernel.sorting import TAG, EntryIndex, sort_entries
@@ -39,7 +40,8 @@ class Fold:
         """The same as a batch without an archive."""
         size = len(self.entries)
         frames = np.full(size, NO_FRAME, np.uint32)
-        return Built(self.entries, np.zeros(size, np.bool_), frames, size, root_hex(self.entries))
+        tiles, root = tree_of(self.entries)
+        return Built(self.entries, np.zeros(size, np.bool_), frames, size, root, tiles=tiles)
 
 
 def fold_entries(ledger: StreamLedger, upto: AnnouncedBatch | None = None) -> Fold:
@@ -85,7 +87,8 @@ def open_entries(
             left = np.array([at for at, data in enumerate(found) if data is None], np.int64)
             if entry_set.archive_file is None or not len(left):
                 continue
-            known = KnownBatch(announced, entry_set, book.read_set(entry_set))
+            # The archived bytes of an entry that is wanted open it, or nothing is said; nothing else of the set is relied on.
+            known = KnownBatch(announced, entry_set, book.read_set(entry_set, by_tiles=True))
             rows = same_entries(wanted[left], known.entries.entries)
             there = np.flatnonzero(rows >= 0)
             # By frame: the reader keeps the frame it read last.

@@ -212,6 +212,7 @@ def _rewrite_one(job: Job, held: HeldSet, tags: frozenset[bytes], written: list[
         np.asarray(entries.withdrawn),
         frames,
         entries.row_versions,
+        entries.tiles,
     )
     written.append(workspace.root / name)
     return _Rewritten(row.id, name, digest, archive_file, key_wrapped)

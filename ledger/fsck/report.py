@@ -17,7 +17,7 @@ DAMAGE_CODES = frozenset(
         # the store's tables
         "store.damaged", "store.missing", "store.no_chain", "store.sql", "store.row",
         # entry files and archives
-        "store.entries_missing", "store.entries_damaged", "store.entries_root", "store.archive_missing",
+        "store.entries_missing", "store.entries_damaged", "store.entries_root", "store.entries_tiles", "store.archive_missing",
         "store.archive_damaged", "store.archive_key_damaged", "store.archive_record_missing",
         # what the store says of catalogs and erasures
         "store.declaration",

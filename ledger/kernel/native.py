@@ -1,6 +1,6 @@
 """Hashing at the speed of the processor, if native/hash.c could be compiled; the same bytes from the standard library if not.
 
-`tags`, `commitments`, `root` and `objects` are all there is. A compiled one that does not give the published bytes of its own check is not used.
+`tags`, `commitments`, `root`, `subroots` and `objects` are all there is. A compiled one that does not give the published bytes of its own check is not used.
 """
 
 from __future__ import annotations
@@ -68,6 +68,28 @@ def root(entries: Bytes2D) -> bytes:
     out = ctypes.create_string_buffer(32)
     found.dz_root(ctypes.c_void_p(whole.ctypes.data), ctypes.c_int64(len(whole)), out, 0)
     return out.raw
+
+
+def subroots(entries: Bytes2D) -> Bytes2D:
+    """The tiles of the tree over (n, 64) entries, one row each; see `merkle.tiles_of`. Their fold is the root: nothing is hashed twice."""
+    found = _load()
+    if found is None:
+        return _matrix(merkle.tiles_of(_rows(entries)))
+    whole = np.ascontiguousarray(entries, np.uint8)
+    _check(whole, 64)
+    return _subroots(found, whole, merkle.TILE)
+
+
+def _subroots(found: Any, entries: Bytes2D, each: int, portable: int = 0) -> Bytes2D:
+    out = np.empty((-(-len(entries) // each), 32), np.uint8)
+    found.dz_subroots(
+        ctypes.c_void_p(entries.ctypes.data),
+        ctypes.c_int64(len(entries)),
+        ctypes.c_int64(each),
+        ctypes.c_void_p(out.ctypes.data),
+        portable,
+    )
+    return out
 
 
 def objects(members: Sequence[tuple[bytes, Any]], tail: bytes) -> Any | None:
@@ -163,7 +185,16 @@ def _load() -> Any:
     if found is None:
         return None
     try:
-        for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json", "dz_entries", "dz_order", "dz_lookup"):
+        for name in (
+            "dz_tags",
+            "dz_commitments",
+            "dz_root",
+            "dz_subroots",
+            "dz_json",
+            "dz_entries",
+            "dz_order",
+            "dz_lookup",
+        ):
             getattr(found, name).restype = None
         found.dz_json_ends.restype = found.dz_index.restype = ctypes.c_int64
         found.dz_instructions.restype = ctypes.c_int
@@ -188,6 +219,9 @@ def _is_right(found: Any) -> bool:
         out = ctypes.create_string_buffer(32)
         found.dz_root(ctypes.c_void_p(flat.ctypes.data), ctypes.c_int64(len(leaves)), out, portable)
         if out.raw != merkle.root_of(leaves)[1]:
+            return False
+        parts = [merkle.root_of(leaves[at : at + 4])[1] for at in range(0, len(leaves), 4)]
+        if [row.tobytes() for row in _subroots(found, flat.reshape(-1, 64), 4, portable)] != parts:
             return False
         if [row.tobytes() for row in _run(found.dz_tags, key, array, TAG_BYTES, portable)] != tagged:
             return False

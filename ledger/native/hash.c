@@ -67,9 +67,8 @@ static void piece_root(Engine run, const u8 *entries, int64_t count, u8 out[32])
 }
 
 /* The root of the tree over `count` entries of 64 bytes (RFC 9162 section 2.1.1). */
-DZ_API void dz_root(const u8 *entries, int64_t count, u8 *out, int portable)
+static void tree(Engine run, const u8 *entries, int64_t count, u8 *out)
 {
-    Engine run = engine_of(portable);
     u8 stack[64][32], node[65] = {1};
     int depth = 0;
     if (count < 1) {
@@ -94,6 +93,16 @@ DZ_API void dz_root(const u8 *entries, int64_t count, u8 *out, int portable)
         memcpy(node + 33, out, 32);
         finish(run, (Message){FIRST, 0, node, 65, out});
     }
+}
+
+DZ_API void dz_root(const u8 *entries, int64_t count, u8 *out, int portable) { tree(engine_of(portable), entries, count, out); }
+
+/* The roots of the trees over `each` entries at a time, the last over what remains: ceil(count / each) hashes at out. */
+DZ_API void dz_subroots(const u8 *entries, int64_t count, int64_t each, u8 *out, int portable)
+{
+    Engine run = engine_of(portable);
+    for (int64_t at = 0; at < count; at += each, out += 32)
+        tree(run, entries + 64 * at, count - at < each ? count - at : each, out);
 }
 
 /* A column of text: Arrow's buffers; `valid` is NULL where nothing is null, `first` its bit for row 0. */

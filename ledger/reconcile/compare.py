@@ -145,8 +145,9 @@ class Comparer:
         *,
         row_versions: npt.NDArray[np.int64] | None = None,
         claimed: npt.NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Take in one chunk of `total` rows; `numbers` are their line or row numbers, `result` the kernel's.
+    ) -> npt.NDArray[np.int64]:
+        """Take in one chunk of `total` rows; `numbers` are their line or row numbers, `result` the kernel's. Returns at which places of the
+        result (of the rows of the scope) a row stands that may be anchored, now or once somebody accepts it.
 
         `row_versions` are those of the rows, if the source has them. `claimed` marks the rows that say they are of the scope: it
         decides where the key is unknown.
@@ -160,11 +161,12 @@ class Comparer:
         commitments = result.entries[:, COMMITMENT]
         keys = self._history.lookup(tags)
         known = keys >= 0
-        self._add_known(np.flatnonzero(known), keys, commitments, numbers, result, row_versions)
+        changed = self._add_known(np.flatnonzero(known), keys, commitments, numbers, result, row_versions)
         unknown = np.flatnonzero(~known)
         if len(unknown):
             self._strangers.add(unknown, numbers, result)
         self._add_refused(numbers, result)
+        return np.concatenate([changed, unknown])
 
     def _of_scope(
         self, scope: npt.NDArray[np.bool_], size: int, result: Result, claimed: npt.NDArray[np.bool_] | None
@@ -188,8 +190,10 @@ class Comparer:
         numbers: npt.NDArray[np.int64],
         result: Result,
         row_versions: npt.NDArray[np.int64] | None,
-    ) -> None:
+    ) -> npt.NDArray[np.int64]:
+        """Which of `rows` do not simply match, or match and are to be anchored again."""
         known = keys[rows]
+        fresh = np.zeros(len(known), np.bool_)
         matches = self._history.matches(known, commitments[rows]) & ~self._erased[known]
         status = np.where(self._accepted[known], _Status.ACCEPTED, _Status.MATCHED).astype(np.uint8)
         if row_versions is not None:
@@ -210,6 +214,8 @@ class Comparer:
         np.add.at(self._seen, known, np.uint32(1))
         kept = np.flatnonzero((status != _Status.MATCHED) | (self._seen[known] > 1))
         self._sightings.update(zip(known[kept].tolist(), self._sightings_of(rows[kept], numbers, result), strict=True))
+        changed: npt.NDArray[np.int64] = rows[~matches | fresh]
+        return changed
 
     def _differing(self, key: int, commitment: bytes) -> _Status:
         if not self._live[key]:

@@ -24,6 +24,7 @@ from ledger.progress import watched
 from ledger.reconcile.compare import Comparer, Comparison
 from ledger.reconcile.findings import STATES, Counts, Finding, Verdict
 from ledger.reconcile.gone import erasable_notes, erased_by_sender
+from ledger.reconcile.kept import Kept
 from ledger.reconcile.lawful import consents, open_for_all
 from ledger.reconcile.older import merged, older_rows
 from ledger.reconcile.scope import WHOLE, Scope
@@ -92,7 +93,8 @@ class Reading:
     """A source read and compared, with the consistent read still open in `table`, which shows it as records of `catalog`.
 
     `joint` is the same read for the older versions of the catalog, None where nothing was left behind; `tails` gives for each row of
-    an older series that was read, by its key tag there, what it is in the present one: tag and commitment.
+    an older series that was read, by its key tag there, what it is in the present one: tag and commitment. `kept` has the rows that may
+    be anchored, if they were to be kept, and the read was of one version.
     """
 
     catalog: Catalog
@@ -103,6 +105,7 @@ class Reading:
     report: Reconciliation
     joint: Joint | None = None
     tails: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
+    kept: Kept | None = None
 
 
 def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False, scope: Scope = WHOLE) -> Reconciliation:
@@ -118,9 +121,10 @@ def reconcile(job: Job, catalog: Catalog, *, show_values: bool = False, scope: S
 
 @contextmanager
 def read_and_compare(
-    job: Job, catalog: Catalog, *, show_values: bool = False, scope: Scope = WHOLE
+    job: Job, catalog: Catalog, *, show_values: bool = False, scope: Scope = WHOLE, keep: bool = False
 ) -> Iterator[Reading]:
-    """Compare, and keep the consistent read open so that what is sealed is what was compared."""
+    """Compare, and keep the consistent read open so that what is sealed is what was compared. With `keep`, of
+    the whole stream only, rows that may be anchored are kept."""
     source = job.workspace.source(catalog)
     read_mark = f"{time.time_ns() // 1000:014x}"
     with ExitStack() as stack:
@@ -157,10 +161,15 @@ def read_and_compare(
         # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
         # that was moved to another batch number, or entered twice, must not get away.
         chunks = watched("比对数据源", "comparing the source", (table if joint is None else joint.table).scan())
+        kept = Kept() if keep and scope.whole and joint is None else None
         if joint is None:
             for chunk, result in kernel.run_all(chunks):
                 claimed = None if claims is None else batch_mask(chunk, claims)
-                comparer.add(len(chunk), chunk.numbers, result, row_versions=row_versions(chunk), claimed=claimed)
+                places = comparer.add(
+                    len(chunk), chunk.numbers, result, row_versions=row_versions(chunk), claimed=claimed
+                )
+                if kept is not None:
+                    kept.add(chunk, result, places)
         else:
             for chunk in chunks:
                 result = kernel.run(joint.part(chunk, catalog))
@@ -190,7 +199,7 @@ def read_and_compare(
         report = _report(job, catalog, table, ledger, comparison, scope, picked, read_mark, joint)
         report = replace(report, notes=(*report.notes, *(note for it in erasable for note in erasable_notes(*it))))
         tails = {tag: tail for it in older for tag, tail in it.tails.items()}
-        yield Reading(catalog, ledger, keys, table, comparison, report, joint, tails)
+        yield Reading(catalog, ledger, keys, table, comparison, report, joint, tails, kept)
 
 
 def _versions(job: Job, ledger: StreamLedger) -> list[AnnouncedBatch]:

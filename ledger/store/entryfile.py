@@ -2,8 +2,8 @@
 
 Columns: the 64-byte entry, whether it is a withdrawal, the archive frame that holds its record and, where the source
 has one, the row version under which the record was read. Rows stand in the order of the tree (formats F5), so that
-reading the file from front to back gives its leaves. The same rows give the same bytes under one version of Arrow; what
-authenticates them is the anchored root, not the file's hash.
+reading the file from front to back gives its leaves; the tiles of the tree (`merkle.tiles_of`) stand in the footer. The same
+rows give the same bytes under one version of Arrow; what authenticates them is the anchored root, not the file's hash.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ledger.errors import StoreError
+from ledger.merkle import HASH_SIZE, TILE
 from ledger.store.files import NewFile, hash_file, os_errors, sync_folder
 
 ENTRY_BYTES = 64
@@ -27,6 +28,7 @@ NO_VERSION = -(1 << 63)  # the row version is not known; a row whose version is 
 
 # 4 MiB of entries: what a reader holds beside the arrays it fills.
 _GROUP_ROWS = 1 << 16
+_TILES = f"duizhang.tiles/{TILE}".encode()
 _SCHEMA = pa.schema(
     [
         pa.field("entry", pa.binary(ENTRY_BYTES), nullable=False),
@@ -42,13 +44,15 @@ class Entries:
     """The rows of one entry file in tree order; the arrays cannot be written to.
 
     `entries` uint8 (n, 64), `withdrawn` bool (n,), `frames` uint32 (n,): `NO_FRAME` where no archive has the record.
-    `row_versions` int64 (n,), `NO_VERSION` where it is not known; None for a file without that column.
+    `row_versions` int64 (n,), `NO_VERSION` where it is not known; None for a file without that column. `tiles` uint8 (t, 32) as
+    written, or None: nobody has looked whether they belong to the entries, or to the root (`batch.tiles` does).
     """
 
     entries: NDArray[np.uint8]
     withdrawn: NDArray[np.bool_]
     frames: NDArray[np.uint32]
     row_versions: NDArray[np.int64] | None = None
+    tiles: NDArray[np.uint8] | None = None
 
     @property
     def key_tags(self) -> NDArray[np.uint8]:
@@ -97,12 +101,14 @@ def write_entries(
     withdrawn: NDArray[np.bool_],
     frames: NDArray[np.uint32],
     row_versions: NDArray[np.int64] | None = None,
+    tiles: NDArray[np.uint8] | None = None,
 ) -> str:
     """Write the rows whole or not at all (mode 0600) and return the file's SHA-256 in hex.
 
     `entries` must be strictly ascending with one entry a key_tag: `store.entries_order`, `store.entries_duplicate`. A
     file that is there already must hold the same bytes, else `store.entries_conflict`: entry files never change. Without
-    `row_versions`, or where none of them is known, the file has no such column.
+    `row_versions`, or where none of them is known, the file has no such column. `tiles` are those of the tree over `entries`; without
+    them, or where there are no entries, the file has none.
     """
     size = len(entries)
     if entries.dtype != np.uint8 or entries.shape != (size, ENTRY_BYTES):
@@ -111,13 +117,15 @@ def write_entries(
         raise ValueError("withdrawn must be bool and frames uint32, one for each entry")
     if row_versions is not None and (row_versions.dtype != np.int64 or row_versions.shape != (size,)):
         raise ValueError("row_versions must be int64, one for each entry")
+    if tiles is not None and (tiles.dtype != np.uint8 or tiles.shape != (tile_count(size), HASH_SIZE)):
+        raise ValueError(f"tiles must be uint8, one for each {TILE} entries")
     entries = np.ascontiguousarray(entries)
     _check_order(entries, path)
     with os_errors(path):
         new = NewFile(path)
         try:
             sink = _HashingSink(new.handle)
-            _write_table(sink, entries, withdrawn, frames, row_versions)
+            _write_table(sink, entries, withdrawn, frames, row_versions, tiles)
             sink.check()
             digest = sink.sha256.hexdigest()
             try:
@@ -139,6 +147,7 @@ def _write_table(
     withdrawn: NDArray[np.bool_],
     frames: NDArray[np.uint32],
     row_versions: NDArray[np.int64] | None,
+    tiles: NDArray[np.uint8] | None,
 ) -> None:
     versions = None if row_versions is None or (row_versions == NO_VERSION).all() else row_versions
     schema = _SCHEMA if versions is None else _VERSIONED
@@ -161,6 +170,9 @@ def _write_table(
                 columns.append(pa.array(versions[rows], mask=versions[rows] == NO_VERSION))
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=_GROUP_ROWS)
             sink.check()
+        if tiles is not None and len(tiles):
+            # In hex: other readers of Parquet take what stands there for text.
+            writer.add_key_value_metadata({_TILES: tiles.tobytes().hex()})
 
 
 def read_entries(path: Path, sha256: str) -> Entries:
@@ -223,7 +235,20 @@ def _read_table(handle: BinaryIO, path: Path) -> Entries:
     for array in (entries, withdrawn, frames, row_versions):
         if array is not None:
             array.flags.writeable = False
-    return Entries(entries, withdrawn, frames, row_versions)
+    told = (file.metadata.metadata or {}).get(_TILES)
+    return Entries(entries, withdrawn, frames, row_versions, None if told is None else _read_tiles(told, size, path))
+
+
+def _read_tiles(told: bytes, size: int, path: Path) -> NDArray[np.uint8]:
+    data = bytes.fromhex(told.decode("ascii"))
+    if len(data) != tile_count(size) * HASH_SIZE:
+        raise _damaged(path, f"it has {len(data)} bytes of tiles for {size} entries", "树块数与条数不符")
+    return np.frombuffer(data, np.uint8).reshape(-1, HASH_SIZE)
+
+
+def tile_count(size: int) -> int:
+    """How many tiles a tree over `size` entries has."""
+    return -(-size // TILE)
 
 
 def versions_of(column: Any) -> NDArray[np.int64]:

@@ -74,7 +74,7 @@ def rewrite(workspace: Path, number: str, change: Any) -> None:
     (digest,) = sql(workspace, "SELECT entries_sha256 FROM entry_set WHERE entries_file = ?", f"entries/{path.name}")[0]
     entries: Entries = change(read_entries(path, digest))
     path.unlink()
-    digest = write_entries(path, entries.entries, entries.withdrawn, entries.frames)
+    digest = write_entries(path, entries.entries, entries.withdrawn, entries.frames, tiles=entries.tiles)
     sql(
         workspace,
         "UPDATE entry_set SET entries_sha256 = ?, size = ?, root = ? WHERE entries_file = ?",

@@ -39,6 +39,27 @@ def test_an_entry_file_forged_together_with_its_hash_in_the_store(province: Path
     assert remark["where"].endswith("entry 3")
 
 
+def test_tiles_that_are_not_those_of_the_entries(province: Path) -> None:
+    def swap(entries: Entries) -> Entries:
+        assert entries.tiles is not None
+        wrong = entries.tiles.copy()
+        wrong[-1, 31] ^= 1
+        return Entries(entries.entries, entries.withdrawn, entries.frames, tiles=wrong)
+
+    rewrite(province, "B1", swap)
+    (remark,) = damaged(province, "store.entries_tiles")
+    assert "B1" in remark["where"]
+
+
+def test_a_file_from_before_there_were_tiles_is_whole(province: Path) -> None:
+    def older(entries: Entries) -> Entries:
+        assert entries.tiles is not None
+        return Entries(entries.entries, entries.withdrawn, entries.frames)
+
+    rewrite(province, "B1", older)
+    assert fsck(province)[0] == 0
+
+
 def test_a_forged_size_or_root_in_the_store(province: Path) -> None:
     name = f"entries/{entry_file(province, 'B1').name}"
     sql(province, "UPDATE entry_set SET root = ? WHERE entries_file = ?", "ab" * 32, name)

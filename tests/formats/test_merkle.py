@@ -6,13 +6,15 @@ import json
 import os
 import runpy
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ledger import merkle
 from ledger.errors import InputError
 from ledger.merkle import (
     EMPTY_ROOT,
@@ -21,9 +23,12 @@ from ledger.merkle import (
     inclusion_path,
     leaf_hash,
     node_hash,
+    paths_by_tiles,
     root_from_path,
     root_of,
     root_of_batch,
+    root_of_tiles,
+    tiles_of,
     verify_inclusion,
 )
 
@@ -148,6 +153,123 @@ def test_a_path_is_only_made_for_a_leaf_that_is_there() -> None:
     for index, size in ((0, 0), (3, 3), (-1, 3)):
         with pytest.raises(IndexError):
             inclusion_path(entries(size), index)
+
+
+# --- tiles ---
+
+
+class Naive:
+    """The recursion of RFC 9162 over any stretch of leaves, each stretch hashed once."""
+
+    def __init__(self, data: Sequence[bytes]) -> None:
+        self.leaves = [leaf_hash(entry) for entry in data]
+        self.tree = cache(self._tree)
+
+    def _tree(self, low: int, high: int) -> bytes:
+        if high - low == 1:
+            return self.leaves[low]
+        middle = low + self._split(high - low)
+        return node_hash(self.tree(low, middle), self.tree(middle, high))
+
+    def path(self, index: int, low: int, high: int) -> list[bytes]:
+        if high - low == 1:
+            return []
+        middle = low + self._split(high - low)
+        if index < middle:
+            return [*self.path(index, low, middle), self.tree(middle, high)]
+        return [*self.path(index, middle, high), self.tree(low, middle)]
+
+    @staticmethod
+    def _split(size: int) -> int:
+        return next(1 << k for k in range(64) if size <= 2 << k)
+
+
+def part_of(data: Sequence[bytes]) -> Callable[[int], Sequence[bytes]]:
+    return lambda number: data[number * merkle.TILE : (number + 1) * merkle.TILE]
+
+
+def test_the_judge_of_the_tiles_is_the_recursion_of_the_rfc() -> None:
+    judge = Naive(entries(70))
+    for size in (1, 2, 3, 7, 64, 65, 70):
+        assert judge.tree(0, size) == NAIVE["tree"](judge.leaves[:size])
+        assert [judge.path(at, 0, size) for at in range(size)] == [
+            NAIVE["path"](at, judge.leaves[:size]) for at in range(size)
+        ]
+
+
+@pytest.mark.parametrize("tile", [1, 2, 16, 64])
+def test_by_tiles_every_path_is_that_of_the_whole_tree(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merkle, "TILE", tile)
+    data = entries(300)
+    judge = Naive(data)
+    for size in range(1, 301):
+        tiles = tiles_of(iter(data[:size]))
+        assert tiles == [judge.tree(low, min(low + tile, size)) for low in range(0, size, tile)]
+        assert root_of_tiles(tiles) == judge.tree(0, size)
+        paths = paths_by_tiles(tiles, part_of(data[:size]), range(size))
+        assert paths == [judge.path(at, 0, size) for at in range(size)]
+    assert tiles_of([]) == []
+    assert root_of_tiles([]) == EMPTY_ROOT
+
+
+@pytest.mark.parametrize("size", [1, 1023, 1024, 1025, 2047, 2048, 2049, 3071, 3072, 3073, 5000])
+def test_around_the_borders_of_tiles_as_they_are(size: int) -> None:
+    data = entries(size)
+    judge = Naive(data)
+    tiles = tiles_of(data)
+    assert len(tiles) == -(-size // 1024)
+    assert root_of_tiles(tiles) == root_of(data)[1] == judge.tree(0, size)
+    borders = {0, size - 1, *(at + step for at in range(0, size, 1024) for step in (-1, 0, 1))}
+    for index in sorted(at for at in borders if 0 <= at < size):
+        asked: list[int] = []
+
+        def under(number: int, asked: list[int] = asked) -> Sequence[bytes]:
+            asked.append(number)
+            return part_of(data)(number)
+
+        (path,) = paths_by_tiles(tiles, under, [index])
+        assert path == judge.path(index, 0, size)
+        verify_inclusion(leaf_hash(data[index]), index, size, path, root_of(data)[1])
+        assert asked == [index // 1024], "the entries of one tile are looked at, no others"
+
+
+TILED = entries(2500)
+GOOD_TILES = tiles_of(TILED)
+WRONG_TILES = {
+    "the first bit of a tile": [bytes([GOOD_TILES[0][0] ^ 128]) + GOOD_TILES[0][1:], *GOOD_TILES[1:]],
+    "the last bit of the last": [*GOOD_TILES[:2], GOOD_TILES[2][:31] + bytes([GOOD_TILES[2][31] ^ 1])],
+    "two exchanged": [GOOD_TILES[1], GOOD_TILES[0], GOOD_TILES[2]],
+    "one twice": [GOOD_TILES[0], GOOD_TILES[0], GOOD_TILES[2]],
+    "one missing": GOOD_TILES[:2],
+    "one more": [*GOOD_TILES, GOOD_TILES[2]],
+    "those of another batch": tiles_of(entries(2501)[1:]),
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TILES)
+def test_wrong_tiles_do_not_fold_to_the_root(name: str) -> None:
+    assert root_of_tiles(GOOD_TILES) == root_of(TILED)[1]
+    assert root_of_tiles(WRONG_TILES[name]) != root_of(TILED)[1]
+
+
+@pytest.mark.parametrize("index", [0, 1023, 1024, 2047, 2048, 2499])
+def test_entries_that_do_not_give_their_tile_have_no_path(index: int) -> None:
+    number = index // 1024
+    for at in (number * 1024, min(number * 1024 + 1023, 2499)):
+        forged = [*TILED]
+        forged[at] = bytes(64) if at else b"\1" * 64
+        with pytest.raises(EvidenceError) as refused:
+            paths_by_tiles(GOOD_TILES, part_of(forged), [index])
+        assert refused.value.code == "path.tile"
+        # Of another tile nothing is asked.
+        paths_by_tiles(GOOD_TILES, part_of(forged), [(index + 1024) % 2048 if number < 2 else 0])
+
+
+@pytest.mark.parametrize("index", [-1, 2500, 3071, 3072, 1 << 40])
+def test_by_tiles_too_a_path_is_only_made_for_a_leaf_that_is_there(index: int) -> None:
+    with pytest.raises(IndexError):
+        paths_by_tiles(GOOD_TILES, part_of(TILED), [index])
 
 
 # --- attacks on a good proof, each with the rule that refuses it ---

@@ -49,7 +49,7 @@ class _Portable:
     """The library as on a processor without instructions for SHA-256."""
 
     def __init__(self, found: Any) -> None:
-        for name in ("dz_tags", "dz_commitments", "dz_root"):
+        for name in ("dz_tags", "dz_commitments", "dz_root", "dz_subroots"):
             setattr(self, name, partial(self._portable, getattr(found, name)))
 
     @staticmethod
@@ -88,6 +88,16 @@ def test_the_root_is_that_of_rfc_9162(engine: str, count: int) -> None:
     wide = np.zeros((count, 80), np.uint8)
     wide[:, 8:72] = entries
     assert native.root(wide[:, 8:72]) == native.root(entries)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1023, 1024, 1025, 2048, 2049, 5000])
+def test_the_tiles_are_those_of_the_reference_and_fold_to_the_root(engine: str, count: int) -> None:
+    wide = np.random.default_rng(count).integers(0, 256, (count, 80), np.uint8)
+    entries = wide[:, 8:72]
+    rows = [row.tobytes() for row in entries]
+    tiles = [tile.tobytes() for tile in native.subroots(entries)]
+    assert tiles == [merkle.root_of(rows[at : at + 1024])[1] for at in range(0, count, 1024)]
+    assert merkle.root_of_tiles(tiles) == native.root(entries)
 
 
 TEXTS = st.one_of(st.none(), st.text(max_size=60), st.text(st.characters(max_codepoint=0x7F), max_size=60))
@@ -138,6 +148,8 @@ def test_what_is_no_array_of_bytes_is_refused() -> None:
         native.commitments(b"short", pa.array([b"a"], pa.binary()))
     with pytest.raises(ValueError, match="64"):
         native.root(np.zeros((2, 63), np.uint8))
+    with pytest.raises(ValueError, match="64"):
+        native.subroots(np.zeros((2, 63), np.uint8))
 
 
 def test_a_kernel_that_gives_other_bytes_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +159,8 @@ def test_a_kernel_that_gives_other_bytes_is_not_used(tmp_path: Path, monkeypatch
         ("sha.h", "^ 0x5c", "^ 0x5d"),
         ("hash.c", "node[65] = {1}", "node[65] = {2}"),
         ("hash.c", "one[0] = two[0] = 1", "one[0] = two[0] = 2"),
+        ("hash.c", "entries + 64 * at,", "entries + 64 * (at + 1 - 1) - 64 * (at > 4),"),
+        ("hash.c", "count - at < each ? count - at : each", "each"),
         ("hash.c", '"u00"', '"u01"'),
     ):
         text = (tmp_path / name).read_text(encoding="utf-8")
@@ -170,7 +184,7 @@ def copied(folder: Path) -> Path:
 
 def _opened(path: Path) -> Any:
     found = ctypes.CDLL(str(path))
-    for name in ("dz_tags", "dz_commitments", "dz_root", "dz_json"):
+    for name in ("dz_tags", "dz_commitments", "dz_root", "dz_subroots", "dz_json"):
         getattr(found, name).restype = None
     found.dz_json_ends.restype = ctypes.c_int64
     return found
@@ -226,6 +240,13 @@ int main(void)
             dz_tags(key, data, offsets, n, tags, 16, portable);
             if (n) dz_commitments(key, data, offsets, n, all, 32, portable);
             dz_root(all, n, root, portable);
+            for (int each = 1; each < 70; each += each) {
+                u8 *tiles = malloc((size_t)((n + each - 1) / each) * 32 + !n);
+                u8 *whole = malloc((size_t)n * 64 + !n);
+                memcpy(whole, all, (size_t)n * 64);
+                dz_subroots(whole, n, each, tiles, portable);
+                free(tiles), free(whole);
+            }
             for (u64 i = 0; i < size; i++) data[i] = (u8)(i * 37 + (u64)n);
             Column column = {data, offsets, NULL, 0, (const u8 *)"{", 1};
             int32_t *ends = malloc(sizeof(int32_t) * (size_t)(n + 1));

@@ -10,6 +10,7 @@ import pytest
 from ledger import sealing
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
+from ledger.reconcile import kept
 from tests.conftest import Pair, permit
 
 ROWS = [permit(n) for n in range(1, 7)]
@@ -284,6 +285,7 @@ def test_a_source_that_gives_other_rows_the_second_time_gets_nothing_anchored(
     before = report(sealed)["batches"]
     with monkeypatch.context() as patched:
         patched.setattr(sealing, "Kernel", Fickle)
+        patched.setattr(kept, "KEPT_ROWS", 0)
         for words in (("anchor", "permits"), ("nightly",)):
             ran = sealed.city.run(*words, "--json")
             assert ran.code == 2

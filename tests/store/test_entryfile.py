@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ledger.errors import StoreError
+from ledger.kernel import native
 from ledger.store import entryfile
 from ledger.store.entryfile import NO_FRAME, NO_VERSION, read_entries, write_entries
 from tests.store.conftest import as_nobody, make_entries
@@ -71,6 +72,62 @@ def test_row_versions_of_another_shape_are_refused(tmp_path: Path, wrong: np.nda
     with pytest.raises(ValueError, match="row_versions"):
         write_entries(tmp_path / "a.parquet", make_entries(10), *columns(10), wrong)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 1024, 1025, 70_000])
+def test_tiles_are_read_back_and_the_same_rows_give_the_same_bytes(tmp_path: Path, count: int) -> None:
+    entries = make_entries(count)
+    tiles = native.subroots(entries)
+    digest = write_entries(tmp_path / "e.parquet", entries, *columns(count), None, tiles)
+    assert write_entries(tmp_path / "f.parquet", entries, *columns(count), None, tiles) == digest
+    found = read_entries(tmp_path / "e.parquet", digest)
+    np.testing.assert_array_equal(found.entries, entries)
+    if count:
+        assert found.tiles is not None
+        np.testing.assert_array_equal(found.tiles, tiles)
+        # Any reader of Parquet gets at them.
+        assert (
+            pq.read_metadata(tmp_path / "e.parquet").metadata[b"duizhang.tiles/1024"].decode() == tiles.tobytes().hex()
+        )
+    else:
+        assert found.tiles is None
+
+
+def test_a_file_from_before_there_were_tiles_is_read_and_written_as_it_was(tmp_path: Path) -> None:
+    digest = write(tmp_path / "a.parquet", make_entries(10))
+    assert read_entries(tmp_path / "a.parquet", digest).tiles is None
+    assert pq.read_metadata(tmp_path / "a.parquet").metadata is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((0, 32), np.uint8), np.zeros((2, 32), np.uint8), np.zeros((1, 31), np.uint8)]
+)
+def test_tiles_of_another_shape_are_refused(tmp_path: Path, wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="tiles"):
+        write_entries(tmp_path / "a.parquet", make_entries(10), *columns(10), None, wrong)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("told", ["", "ab" * 31, "ab" * 33, "ab" * 64, "xy" * 32, "许" * 32])
+def test_what_is_no_list_of_tiles_is_damage(tmp_path: Path, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told:
+        """Tiles whose hex is something else."""
+
+        dtype, shape = np.dtype(np.uint8), (1, 32)
+
+        def __len__(self) -> int:
+            return 1
+
+        def tobytes(self) -> Told:
+            return self
+
+        def hex(self) -> str:
+            return told
+
+    digest = write_entries(tmp_path / "a.parquet", make_entries(10), *columns(10), None, Told())  # type: ignore[arg-type]
+    with pytest.raises(StoreError) as refused:
+        read_entries(tmp_path / "a.parquet", digest)
+    assert refused.value.code == "store.entries_damaged"
 
 
 def test_the_same_rows_give_the_same_bytes_and_may_be_written_again(tmp_path: Path) -> None:

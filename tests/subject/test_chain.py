@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ledger.batch import tiles
 from tests.conftest import Pair, permit
+from tests.forged import FORGERIES, forged, without_tiles
 
 CLEAN, TWICE, ONCE = "914401001234599999", "914401001234500001", "914401001234500003"
 
@@ -144,3 +148,36 @@ def test_an_erased_record_leaves_no_completeness(snapshot: Pair) -> None:
     snapshot.city.ok("erase", "permits", "A-3", "--reason", "本人申请", "--by", "张三")
     ran = snapshot.city.run("prove", "permits", "--subject", ONCE, "--json")
     assert (ran.code, ran.json["error"]["code"]) == (2, "prove.not_archived")
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_from_a_forged_snapshot_nothing_is_proved(snapshot: Pair, name: str) -> None:
+    change, code = FORGERIES[name]
+    ((number, role),) = snapshots(snapshot)
+    before = {code: made(snapshot, code).read_bytes() for code in (TWICE, ONCE, CLEAN)}
+    for subject in (TWICE, ONCE, CLEAN):
+        with forged(snapshot.city.home, number, change, role):
+            ran = snapshot.city.run(
+                "prove", "permits", "--subject", subject, "--out", str(snapshot.folder / "no.json"), "--json"
+            )
+        assert ran.code == 2
+        assert ran.json["error"]["code"] == code
+        assert not (snapshot.folder / "no.json").exists()
+    with forged(snapshot.city.home, number, without_tiles, role):
+        assert {code: made(snapshot, code).read_bytes() for code in (TWICE, ONCE, CLEAN)} == before
+
+
+def test_a_proof_about_a_subject_does_not_hash_the_tree(snapshot: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(entries: object) -> None:
+        raise AssertionError(f"hashed {entries}")
+
+    monkeypatch.setattr(tiles, "tree_of", never)
+    made(snapshot, TWICE)
+    made(snapshot, CLEAN)
+
+
+def snapshots(pair: Pair) -> list[tuple[str, str]]:
+    """Number and role of the snapshots that the city has entries of."""
+    with closing(sqlite3.connect(pair.city.home / "store" / "ledger.db")) as store:
+        chosen = "SELECT number, role FROM entry_set s JOIN batch b ON b.id = s.batch_id WHERE kind = 'snapshot'"
+        return store.execute(chosen).fetchall()[:1]
