@@ -80,7 +80,7 @@ def health(office: TheOffice, say: Say, response: Response) -> Health:
     with _guard:
         if _looked is None or time.monotonic() - _looked[0] > FRESH_SECONDS:
             desk = office.desk
-            _looked = (time.monotonic(), read_health(desk.workspace, desk.store)[0])
+            _looked = (time.monotonic(), read_health(desk.workspace, desk.store, memory=desk.memory)[0])
         it = _looked[1]
     if it.state == "failing":
         response.status_code = 503

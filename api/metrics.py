@@ -110,7 +110,7 @@ class _Figures(Collector):
 def metrics(office: TheOffice, caller: Annotated[Caller, Security(needs("read"))]) -> Response:
     """Figures of store and chain as they are now, and requests since the start."""
     desk = office.desk
-    health, view = read_health(desk.workspace, desk.store)
+    health, view = read_health(desk.workspace, desk.store, memory=desk.memory)
     figures: Figures | None
     try:
         figures = read_figures(desk.store)

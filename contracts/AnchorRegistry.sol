@@ -9,14 +9,17 @@ import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 /// changed or removed; a changed claim is a new revision beside the old one; a party's anchors are numbered 1, 2, 3 ...
 /// without gaps; a name belongs to one account at a time and an account to one name for ever; registrations, moves and
 /// anchors carry one common `position`, so who came first is decided exactly, even inside one block. There is no upgrade.
+/// What was claimed - size, root, revision, sequence, position, time - is in storage and read by calls. Which batches a party
+/// anchored is told by the events only: each names the block of the anchor before it, `lastAnchorBlock` that of the last one,
+/// and a list of batches is complete if and only if the anchors that calls give for it take all sequences up to the party's
+/// count, and together with the holdings all positions up to `position`.
 /// @dev Not proved by any of this: that the claim is true, that the party holds the entries behind the root, that the
 /// descriptor is well formed (readers refuse a malformed one), what a sketch contains, or the exact time of day (`time` is
 /// what block producers wrote; some chains count it in milliseconds).
 ///
 /// Who may do what: the registrar (DEFAULT_ADMIN_ROLE, at first the deployer) registers names, and suspends and reinstates
-/// accounts by revokeRole and grantRole; it can neither move a name nor anchor for one. The holder of a name, while it has
-/// PARTY_ROLE, anchors and may move the name to another account. PARTY_ROLE without a name, or with a name that has moved
-/// on, permits nothing. Everybody may read.
+/// the holder of a name; it can neither move a name nor anchor for one. The holder of a name, unless suspended, anchors and may
+/// move the name to another account. A name that has moved on permits its former account nothing. Everybody may read.
 contract AnchorRegistry is AccessControl {
     /// @notice What one party says about one batch.
     /// @param descriptor What the batch is; its SHA-256 is the batch id. 1 to 1024 bytes, not read here.
@@ -51,8 +54,21 @@ contract AnchorRegistry is AccessControl {
         uint64 time;
     }
 
+    /// @notice Names one revision of one batch.
+    struct Which {
+        bytes32 batchId;
+        uint32 revision;
+    }
+
+    /// @dev One slot: all that whoever anchors is asked for. `anchors` is the sequence of the name's last anchor.
+    struct Seat {
+        address holder;
+        uint32 anchors;
+        bool suspended;
+    }
+
     /// @dev Two slots. The width of every counter is checked when it grows. `count`, the number of revisions so far, is kept
-    /// in revision 1 only, so that the first anchor of a batch writes three fresh slots and no fourth.
+    /// in revision 1 only, so that the first anchor of a batch writes two fresh slots and no third.
     struct Revision {
         bytes32 root;
         uint64 size;
@@ -63,7 +79,6 @@ contract AnchorRegistry is AccessControl {
         uint32 count;
     }
 
-    bytes32 public constant PARTY_ROLE = keccak256("PARTY_ROLE");
     /// @dev SHA-256 of nothing: the root of the empty tree.
     bytes32 private constant EMPTY_ROOT = 0xe3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855;
     uint256 private constant MAX_DESCRIPTOR = 1024;
@@ -73,17 +88,21 @@ contract AnchorRegistry is AccessControl {
 
     /// @notice The number of registrations, moves and anchors so far; each one took the next value, from 1.
     uint64 public position;
+    /// @notice The block of the last anchor of any party; 0 before the first.
+    uint64 public lastAnchorBlock;
     /// @notice The name an account holds or once held; zero if none. Never changes once set.
     mapping(address account => bytes32 name) public nameOf;
 
     bytes32[] private _names;
     mapping(bytes32 name => Holding[]) private _holdings;
-    /// @dev The batch ids a party anchored, in order: the anchor with sequence s stands at s - 1.
-    mapping(bytes32 name => bytes32[]) private _log;
+    mapping(bytes32 name => Seat) private _seats;
     mapping(bytes32 name => mapping(bytes32 batchId => mapping(uint256 revision => Revision))) private _revisions;
 
     event Registered(bytes32 indexed name, address indexed account, uint64 position);
     event Moved(bytes32 indexed name, address indexed from, address indexed to, uint64 position);
+    /// @notice The registrar suspended or reinstated the holder of a name.
+    event Suspension(bytes32 indexed name, address indexed account, bool suspended);
+    /// @notice `previousBlock` has the anchor before this one, of whichever party; 0 if this is the first.
     event Anchored(
         bytes32 indexed batchId,
         bytes32 indexed party,
@@ -91,6 +110,7 @@ contract AnchorRegistry is AccessControl {
         uint32 revision,
         uint64 size,
         bytes32 root,
+        uint64 previousBlock,
         bytes descriptor,
         bytes sketch
     );
@@ -106,6 +126,8 @@ contract AnchorRegistry is AccessControl {
     error NoName(address account);
     /// @notice The name has moved on from `account` to `holder`.
     error NotHolder(address account, bytes32 name, address holder);
+    /// @notice The registrar suspended the holder of `name`.
+    error Suspended(address account, bytes32 name);
     error DescriptorLength(uint256 claim, uint256 length);
     error SizeRootMismatch(bytes32 batchId, uint64 size, bytes32 root);
     error SketchLength(bytes32 batchId, uint256 length);
@@ -121,16 +143,25 @@ contract AnchorRegistry is AccessControl {
     /// @notice Registrar only: give a new name to an account that never held one.
     function register(bytes32 name, address account) external onlyRole(DEFAULT_ADMIN_ROLE) {
         _checkName(name);
-        if (_holdings[name].length != 0) revert NameTaken(name, _holder(name));
+        if (_holdings[name].length != 0) revert NameTaken(name, _seats[name].holder);
         _names.push(name);
         emit Registered(name, account, _hold(name, account));
     }
 
+    /// @notice Registrar only: keep the holder of a name from anchoring and from moving it.
+    function suspend(bytes32 name) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        _setSuspended(name, true);
+    }
+
+    /// @notice Registrar only: end a suspension.
+    function reinstate(bytes32 name) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        _setSuspended(name, false);
+    }
+
     /// @notice Holder only: hand the caller's name to an account that never held one. A suspended holder cannot.
     /// @dev The new account is not asked: a wrong address loses the name, for nobody can take it back.
-    function move(address newAccount) external onlyRole(PARTY_ROLE) {
-        bytes32 name = _callersName();
-        _revokeRole(PARTY_ROLE, msg.sender);
+    function move(address newAccount) external {
+        (bytes32 name,) = _caller();
         emit Moved(name, msg.sender, newAccount, _hold(name, newAccount));
     }
 
@@ -138,22 +169,32 @@ contract AnchorRegistry is AccessControl {
     /// @dev For each: no revision yet - knownRevisions must be 0. Size and root as in the last revision - nothing happens, no
     /// event, whatever knownRevisions says, so that sending again is safe. Other values - a new revision, only if
     /// knownRevisions is the number of revisions there are.
-    function anchor(Claim[] calldata claims) external onlyRole(PARTY_ROLE) {
-        bytes32 party = _callersName();
+    function anchor(Claim[] calldata claims) external {
+        (bytes32 party, uint32 anchored) = _caller();
+        uint64 sequence = anchored;
         uint64 last = position;
+        uint64 previousBlock = lastAnchorBlock;
         for (uint256 i = 0; i < claims.length; ++i) {
             Claim calldata claim = claims[i];
-            if (claim.descriptor.length == 0 || claim.descriptor.length > MAX_DESCRIPTOR) {
-                revert DescriptorLength(i, claim.descriptor.length);
-            }
-            bytes32 batchId = sha256(claim.descriptor);
+            bytes calldata descriptor = claim.descriptor;
+            bytes calldata sketch = claim.sketch;
+            if (descriptor.length == 0 || descriptor.length > MAX_DESCRIPTOR) revert DescriptorLength(i, descriptor.length);
+            bytes32 batchId = sha256(descriptor);
             if ((claim.size == 0) != (claim.root == EMPTY_ROOT)) revert SizeRootMismatch(batchId, claim.size, claim.root);
-            if (claim.sketch.length % SKETCH_STEP != 0 || claim.sketch.length > MAX_SKETCH) {
-                revert SketchLength(batchId, claim.sketch.length);
-            }
-            if (_record(party, batchId, claim, last + 1)) ++last;
+            if (sketch.length % SKETCH_STEP != 0 || sketch.length > MAX_SKETCH) revert SketchLength(batchId, sketch.length);
+            uint32 revision = _record(party, batchId, claim, last + 1, sequence + 1);
+            if (revision == 0) continue;
+            ++last;
+            ++sequence;
+            emit Anchored(
+                batchId, party, sequence, revision, claim.size, claim.root, previousBlock, descriptor, sketch
+            );
+            previousBlock = uint64(block.number);
         }
+        if (sequence == anchored) return;
+        _seats[party].anchors = uint32(sequence);
         position = last;
+        lastAnchorBlock = previousBlock;
     }
 
     /// @notice Every name, in the order of registration.
@@ -167,19 +208,18 @@ contract AnchorRegistry is AccessControl {
         return _holdings[name];
     }
 
-    /// @notice The anchors of a party in the order of their sequence: at most `limit` of them, the first `from` passed over.
-    function anchors(bytes32 name, uint256 from, uint256 limit) external view returns (Anchor[] memory page) {
+    /// @notice Who holds `name`, whether suspended, and how many anchors there are under it: the sequence of the last one.
+    function standing(bytes32 name) external view returns (address holder, bool suspended, uint32 count) {
+        Seat memory seat = _seats[name];
+        if (seat.holder == address(0)) revert UnknownName(name);
+        return (seat.holder, seat.suspended, seat.anchors);
+    }
+
+    /// @notice These anchors of a party; one that is not there has the sequence 0.
+    function anchors(bytes32 name, Which[] calldata which) external view returns (Anchor[] memory found) {
         if (_holdings[name].length == 0) revert UnknownName(name);
-        bytes32[] storage log = _log[name];
-        uint256 left = from < log.length ? log.length - from : 0;
-        page = new Anchor[](limit < left ? limit : left);
-        for (uint256 i = 0; i < page.length; ++i) {
-            bytes32 batchId = log[from + i];
-            // Few batches are ever revised, and then mostly the last revision is the one looked for.
-            uint32 revision = _revisions[name][batchId][1].count;
-            while (_revisions[name][batchId][revision].sequence != from + i + 1) --revision;
-            page[i] = _anchor(name, batchId, revision);
-        }
+        found = new Anchor[](which.length);
+        for (uint256 i = 0; i < which.length; ++i) found[i] = _anchor(name, which[i].batchId, which[i].revision);
     }
 
     /// @notice All revisions of a party's claim about one batch, in order; empty if it never anchored it.
@@ -221,15 +261,19 @@ contract AnchorRegistry is AccessControl {
         return (block.number, block.timestamp, position, results);
     }
 
-    /// @dev Appends the claim as the next anchor of `party`, unless it only repeats the last revision (then false).
-    function _record(bytes32 party, bytes32 batchId, Claim calldata claim, uint64 place) private returns (bool) {
+    /// @dev Records the claim with this position and sequence and returns its revision; 0, and nothing recorded, if it only
+    /// repeats the last revision.
+    function _record(bytes32 party, bytes32 batchId, Claim calldata claim, uint64 place, uint64 sequence)
+        private
+        returns (uint32 count)
+    {
         mapping(uint256 => Revision) storage known = _revisions[party][batchId];
-        uint32 count = known[1].count;
-        Revision storage last = known[count];
-        if (count != 0 && last.root == claim.root && last.size == claim.size) return false;
+        count = known[1].count;
+        if (count != 0) {
+            Revision storage last = known[count];
+            if (last.root == claim.root && last.size == claim.size) return 0;
+        }
         if (claim.knownRevisions != count) revert RevisionMismatch(batchId, claim.knownRevisions, count);
-        _log[party].push(batchId);
-        uint256 sequence = _log[party].length;
         if (
             sequence > type(uint32).max || place > type(uint40).max || block.number > type(uint40).max
                 || block.timestamp > type(uint48).max
@@ -245,10 +289,6 @@ contract AnchorRegistry is AccessControl {
             count: count == 1 ? 1 : 0
         });
         if (count > 1) known[1].count = count;
-        emit Anchored(
-            batchId, party, uint64(sequence), count, claim.size, claim.root, claim.descriptor, claim.sketch
-        );
-        return true;
     }
 
     /// @dev Makes `account` the holder of `name` from the next position on, which it returns.
@@ -256,19 +296,26 @@ contract AnchorRegistry is AccessControl {
         if (account == address(0)) revert ZeroAccount();
         if (nameOf[account] != 0) revert AccountUsed(account, nameOf[account]);
         nameOf[account] = name;
+        _seats[name].holder = account;
         _holdings[name].push(Holding(account, ++position, uint64(block.number), uint64(block.timestamp)));
-        _grantRole(PARTY_ROLE, account);
         return position;
     }
 
-    function _holder(bytes32 name) private view returns (address) {
-        return _holdings[name][_holdings[name].length - 1].account;
+    function _setSuspended(bytes32 name, bool suspended) private {
+        Seat storage seat = _seats[name];
+        if (seat.holder == address(0)) revert UnknownName(name);
+        seat.suspended = suspended;
+        emit Suspension(name, seat.holder, suspended);
     }
 
-    function _callersName() private view returns (bytes32 name) {
+    /// @dev The name that the caller holds and may act for, and how many anchors it has.
+    function _caller() private view returns (bytes32 name, uint32 anchored) {
         name = nameOf[msg.sender];
         if (name == 0) revert NoName(msg.sender);
-        if (_holder(name) != msg.sender) revert NotHolder(msg.sender, name, _holder(name));
+        Seat memory seat = _seats[name];
+        if (seat.holder != msg.sender) revert NotHolder(msg.sender, name, seat.holder);
+        if (seat.suspended) revert Suspended(msg.sender, name);
+        return (name, seat.anchors);
     }
 
     function _anchor(bytes32 name, bytes32 batchId, uint32 revision) private view returns (Anchor memory) {

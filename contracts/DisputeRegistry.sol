@@ -100,7 +100,7 @@ contract DisputeRegistry {
     error NoName(address account);
     /// @notice The name has moved on from `account` to `holder`.
     error NotHolder(address account, bytes32 name, address holder);
-    /// @notice The registrar of the AnchorRegistry suspended the account.
+    /// @notice The registrar of the AnchorRegistry suspended the holder of the name.
     error Suspended(address account, bytes32 name);
     error WithOneself(bytes32 name);
     error ZeroHash();
@@ -250,9 +250,8 @@ contract DisputeRegistry {
     function _caller() private view returns (bytes32 name) {
         name = _anchors.nameOf(msg.sender);
         if (name == 0) revert NoName(msg.sender);
-        AnchorRegistry.Holding[] memory held = _anchors.holdings(name);
-        address holder = held[held.length - 1].account;
+        (address holder, bool suspended,) = _anchors.standing(name);
         if (holder != msg.sender) revert NotHolder(msg.sender, name, holder);
-        if (!_anchors.hasRole(_anchors.PARTY_ROLE(), msg.sender)) revert Suspended(msg.sender, name);
+        if (suspended) revert Suspended(msg.sender, name);
     }
 }

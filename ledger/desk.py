@@ -1,7 +1,7 @@
 """What a process that answers many questions keeps between them: the open store, and what was read and checked before.
 
 Each question still gets one reading of the registry and of the store, as a command does. Kept is only what cannot change while the
-registry says the same: descriptors of anchors whose events were checked, and streams whose anchors and entry sets are the same.
+registry says the same: the registry's events, and streams whose anchors and entry sets are the same.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from ledger.anchor.link import Link, open_link
+from ledger.anchor.link import open_link
 from ledger.batch.book import Book, StreamLedger
 from ledger.batch.erasures import erased_tags
-from ledger.batch.job import Job
+from ledger.batch.job import Job, read_registry
 from ledger.batch.series import Series, arrange
-from ledger.batch.stream import AnnouncedBatch, StreamId, Streams, read_streams
+from ledger.batch.stream import AnnouncedBatch, StreamId, Streams
 from ledger.catalog import Catalog
-from ledger.chain.registry import AnchorRecord, RegistryView
+from ledger.chain.history import Memory
 from ledger.keys import CatalogKeys
 from ledger.store import models
 from ledger.store.db import Store
@@ -41,43 +41,18 @@ class Desk:
         self.workspace = workspace
         self.store = workspace.open_store("update")
         self._book = _KeepingBook(workspace, self.store)
-        self._descriptors = _Descriptors()
+        self.memory = Memory()
 
     @contextmanager
     def job(self) -> Iterator[Job]:
         """A job that only reads: the chain checked, the registry read once. Used by one thread."""
-        with open_link(self.workspace, self.store) as link:
-            view, streams = self._descriptors.read(link)
-            yield _DeskJob(self.workspace, self.store, link, self._book, view, streams, self._descriptors)
+        with open_link(self.workspace, self.store, self.memory) as link:
+            view, streams = read_registry(link)
+            yield Job(self.workspace, self.store, link, self._book, view, streams)
 
     def close(self) -> None:
         """Close the store."""
         self.store.close()
-
-
-@dataclass
-class _DeskJob(Job):
-    descriptors: _Descriptors
-
-    def refresh(self) -> None:
-        self.view, self.streams = self.descriptors.read(self.link)
-
-
-class _Descriptors:
-    """Descriptors of the anchors whose events were read; an anchor that is not exactly the one kept is read again."""
-
-    def __init__(self) -> None:
-        self._told: dict[AnchorRecord, bytes] = {}
-
-    def read(self, link: Link) -> tuple[RegistryView, Streams]:
-        view = link.registry.view()
-        records = [record for anchored in view.anchors.values() for record in anchored]
-        known = self._told
-        fresh = link.registry.events(record for record in records if record not in known)
-        told = {record: fresh[record].descriptor if record in fresh else known[record] for record in records}
-        # Replaced, never changed: another thread may be reading the old one.
-        self._told = told
-        return view, read_streams(view, {record.batch_id: descriptor for record, descriptor in told.items()})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from ledger.anchor.claims import OPEN
 from ledger.anchor.link import open_link
 from ledger.anchor.outbox import UNFINISHED
+from ledger.chain.history import Memory
 from ledger.chain.registry import RegistryView
 from ledger.errors import LedgerError
 from ledger.store import models
@@ -76,9 +77,12 @@ class _Claims:
 
 
 def read_health(
-    workspace: Workspace, store: Store, moment: datetime | None = None
+    workspace: Workspace, store: Store, moment: datetime | None = None, memory: Memory | None = None
 ) -> tuple[Health, RegistryView | None]:
-    """Look now; never raises a LedgerError. Also what was read of the registry, None if it was not."""
+    """Look now; never raises a LedgerError. Also what was read of the registry, None if it was not.
+
+    `memory` is what the process saw of the registry's events before.
+    """
     moment = moment or datetime.now(UTC)
     limit = timedelta(hours=workspace.config.api.max_anchor_age_hours)
     try:
@@ -90,7 +94,7 @@ def read_health(
             _bad("anchor_age", "not_checked", "未检查", "not checked"),
         )
         return Health(failed, None, None, int(limit.total_seconds())), None
-    view, chain = _chain(workspace, store, claims)
+    view, chain = _chain(workspace, store, claims, memory)
     age = None if claims.last_at is None else moment - datetime.fromisoformat(claims.last_at)
     checks = (Check("store", "ok", "", "可读", "readable"), chain, _age(age, limit), _waiting(claims, moment))
     seconds = None if age is None else max(0, int(age.total_seconds()))
@@ -131,9 +135,11 @@ def _read_claims(store: Store) -> _Claims:
     return _Claims(int(confirmed), last, oldest)
 
 
-def _chain(workspace: Workspace, store: Store, claims: _Claims) -> tuple[RegistryView | None, Check]:
+def _chain(
+    workspace: Workspace, store: Store, claims: _Claims, memory: Memory | None
+) -> tuple[RegistryView | None, Check]:
     try:
-        with open_link(workspace, store) as link:
+        with open_link(workspace, store, memory) as link:
             view = link.registry.view()
     except LedgerError as error:
         return None, _bad("chain", error.code, "链无法读取或不可信", "the chain cannot be read or relied on")

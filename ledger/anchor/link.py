@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from ledger.chain.account import account_address
 from ledger.chain.finality import Finality, parse_finality
+from ledger.chain.history import Memory
 from ledger.chain.identity import Block, Identity, check_identity
 from ledger.chain.local import LocalChain
 from ledger.chain.registry import Registry
@@ -34,9 +35,10 @@ class Link:
 
 
 @contextmanager
-def open_link(workspace: Workspace, store: Store) -> Iterator[Link]:
+def open_link(workspace: Workspace, store: Store, memory: Memory | None = None) -> Iterator[Link]:
     """Start the embedded chain if need be, connect, and check chain id, contract code, identity and remembered block.
 
+    `memory` is what an earlier link of the same workspace saw of the registry's events.
     ChainError `chain.*` if anything is not as remembered: then no job may go on.
     """
     with store.read() as session:
@@ -54,7 +56,7 @@ def open_link(workspace: Workspace, store: Store) -> Iterator[Link]:
     with Rpc(url) as rpc:
         check_identity(rpc, identity, remembered)
         finality = parse_finality(workspace.config.chain.finality, str(workspace.root / "duizhang.toml"))
-        yield Link(rpc, url, Registry(rpc, identity.contract), identity, finality, account, local)
+        yield Link(rpc, url, Registry(rpc, identity.contract, memory), identity, finality, account, local)
 
 
 def known_chain(session: Session, workspace: Workspace) -> tuple[Identity, Block]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from ledger.chain.contract import anchor_registry
 from ledger.chain.rpc import Rpc, hex_bytes, quantity
 from ledger.errors import ChainError
 
@@ -36,8 +37,8 @@ def check_identity(rpc: Rpc, identity: Identity, remembered: Block | None = None
     """Return if the node serves this chain with this contract, and the remembered block where one is given.
 
     Else one of the ChainErrors `chain.other_chain` (another chain id, or another block at the identity block's number),
-    `chain.empty` (ends before the identity block), `chain.no_contract`, `chain.other_code`, `chain.lost` (the remembered
-    block is not there).
+    `chain.empty` (ends before the identity block), `chain.no_contract`, `chain.other_code`, `chain.other_version` (the trusted
+    contract, but not one that this version reads), `chain.lost` (the remembered block is not there).
     """
     found_id = chain_id(rpc)
     if found_id != identity.chain_id:
@@ -76,6 +77,14 @@ def check_identity(rpc: Rpc, identity: Identity, remembered: Block | None = None
             "chain.other_code",
             f"合约 {identity.contract} 的代码与所信任的不同（SHA-256 应为 {identity.code_sha256}，实为 {code}）",
             f"the code of {identity.contract} is not the trusted one (SHA-256 must be {identity.code_sha256}, is {code})",
+            rpc.where,
+        )
+    if code != anchor_registry().code_sha256:
+        raise ChainError(
+            "chain.other_version",
+            f"合约 {identity.contract} 是所信任的，但属于本程序的另一版本（代码 SHA-256 {code}），本版本不能读取；请用建链时的版本",
+            f"the contract {identity.contract} is the trusted one, but of another version of this program (code SHA-256 {code}), "
+            "which this version cannot read: use the version that made the chain",
             rpc.where,
         )
     if remembered is not None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ledger.chain.rpc import Rpc, RpcAnswered, hex_bytes
+from ledger.chain.rpc import Rpc, RpcAnswered, hex_bytes, quantity
 from ledger.chain.view import contradiction
 from ledger.errors import ChainError
 
 # Widest range of blocks asked for in one eth_getLogs: nodes and gateways that limit it allow at least this.
-_RANGE = 2000
+RANGE = 2000
+"""Blocks in one question at most."""
 
 
 def read_logs(rpc: Rpc, contract: str, first: int, last: int, topics: list[str]) -> list[dict[str, Any]]:
     """The contract's logs of these blocks with one of these first topics, in order; ranges a node refuses are halved."""
     logs: list[dict[str, Any]] = []
-    span = _RANGE
+    span = RANGE
     where = f"{rpc.where} {contract}"
     while first <= last:
         until = min(last, first + span - 1)
@@ -35,7 +36,12 @@ def read_logs(rpc: Rpc, contract: str, first: int, last: int, topics: list[str])
                 "the node's answer to eth_getLogs is no list",
                 where,
             )
-        logs += [log for log in page if not log.get("removed")]
+        page = [log for log in page if not log.get("removed")]
+        if not all(first <= quantity(log.get("blockNumber"), "blockNumber") <= until for log in page):
+            raise contradiction(
+                "节点给出了所问区块以外的事件", "the node gave an event of a block that was not asked for", where
+            )
+        logs += page
         first = until + 1
     for log in logs:
         if str(log.get("address", "")).lower() != contract or (log.get("topics") or [None])[0] not in topics:
@@ -52,10 +58,10 @@ def topic_of(log: Mapping[str, Any], number: int, where: str = "") -> bytes:
 
 
 def spans(blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of at most _RANGE blocks that cover `blocks` (ascending) and begin and end at one of them."""
+    """Ranges of at most RANGE blocks that cover `blocks` (ascending) and begin and end at one of them."""
     first = last = -1
     for block in blocks:
-        if first < 0 or block - first >= _RANGE:
+        if first < 0 or block - first >= RANGE:
             if first >= 0:
                 yield first, last
             first = block

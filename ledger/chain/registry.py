@@ -1,19 +1,21 @@
 """Reading the registry contract (formats F7; contracts/AnchorRegistry.sol).
 
-`Registry.view()` is the reading behind every verdict: parties and anchors of one single block, shown to be whole.
-`Registry.events()` adds the descriptors, which only events hold; `audit()` compares all events with storage.
+`Registry.view()` is the reading behind every verdict: parties and anchors of one single block, shown to be whole. Which batches
+there are is told by events, what was said of them by storage, and storage proves that no event was kept back. `events()` adds
+the descriptors; `audit()` compares all events with storage.
 A node that contradicts itself ends in ChainError `chain.contradiction`, never in a value. Standard library only.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from ledger.chain.abi import AbiError, decode
-from ledger.chain.contract import anchor_registry, word_to_name
+from ledger.chain.contract import anchor_registry, name_to_word, word_to_name
+from ledger.chain.history import History, Memory, Told, event_missing, read_history, read_told
 from ledger.chain.logs import read_logs, spans, topic_of
 from ledger.chain.rpc import Rpc, RpcAnswered, hex_bytes, quantity
 from ledger.chain.view import AnchorRecord, Holding, RegistryView, check_whole, contradiction
@@ -21,20 +23,18 @@ from ledger.errors import ChainError
 
 __all__ = ["AnchorEvent", "AnchorRecord", "Holding", "Registry", "RegistryView", "Roles"]
 
-_ALL = (1 << 256) - 1
-# First page when a node refuses to answer everything at once: about 0.7 million gas and 26 KB a hundred.
-_PAGE = 500
+# Anchors read in one call at first, a quarter of that whenever a node refuses: about 0.8 million gas and 32 KB a hundred.
+_PAGE = 2000
 _ATTEMPTS = 5
 _HEADERS = 100
 
 
 @dataclass(frozen=True)
 class AnchorEvent:
-    """What only the event of an anchor holds, and where it stands; `descriptor` hashes to the record's batch id."""
+    """What the event of an anchor tells, and where it stands; `descriptor` hashes to the record's batch id."""
 
     record: AnchorRecord
     descriptor: bytes
-    sketch: bytes
     block_hash: str
     transaction: str
 
@@ -48,29 +48,55 @@ class Roles:
     name: str
 
 
-class Registry:
-    """The AnchorRegistry at one address of one chain. Who uses it has checked the chain's identity (identity.py)."""
+@dataclass(frozen=True)
+class _Head:
+    """What is read first; while `position` is the same, so is all the rest."""
 
-    def __init__(self, rpc: Rpc, contract: str) -> None:
+    block: int
+    time: int
+    position: int
+    last_anchor: int
+    parties: Mapping[str, tuple[Holding, ...]]
+    counts: Mapping[str, int]
+
+
+class Registry:
+    """The AnchorRegistry at one address of one chain. Who uses it has checked the chain's identity (identity.py).
+
+    `memory` spares a process that reads one registry again and again the events it has seen.
+    """
+
+    def __init__(self, rpc: Rpc, contract: str, memory: Memory | None = None) -> None:
         self.rpc = rpc
         self.contract = contract.lower()
+        self._memory = Memory() if memory is None else memory
 
     def view(self, block: int | str = "latest") -> RegistryView:
-        """Parties and anchors at `block` (a number or a tag such as "finalized"), from one call where the node can.
+        """Parties and anchors at `block` (a number or a tag such as "finalized"), all of one block and none missing.
 
-        A node that refuses so large an answer is asked in pages that are held to the same position counter, so that the
-        result is that of one block all the same. ChainError `chain.no_contract`, `chain.contradiction`, `chain.moving`.
+        The events up to that block say which anchors there are; they and the position counter are read again until both are
+        of one state. ChainError `chain.no_contract`, `chain.contradiction`, `chain.event_missing`, `chain.moving`.
         """
         tag = hex(block) if isinstance(block, int) else block
         (names,) = self._call("parties", (), tag)
         for _ in range(_ATTEMPTS):
+            head = self._head(names, tag)
+            if not isinstance(head, _Head):
+                names = head
+                continue
+            known = self._memory.kept
             try:
-                view = self._view_at_once(names, tag)
-            except RpcAnswered:
-                view = self._view_in_pages(names, tag)
-            if isinstance(view, RegistryView):
+                history = read_history(self.rpc, self.contract, head.last_anchor, known)
+                view = self._view(head, history, tag)
+            except ChainError as error:
+                # What we remember may be of blocks that a reorganisation took away.
+                if not known.told or error.code not in ("chain.contradiction", "chain.event_missing"):
+                    raise
+                self._memory.forget()
+                continue
+            if view is not None:
+                self._memory.keep(history)
                 return view
-            names = view
         raise ChainError(
             "chain.moving",
             f"读取期间链上登记不断变化，{_ATTEMPTS} 次未能读到同一区块；请稍后再试",
@@ -81,43 +107,40 @@ class Registry:
     def roles(self, account: str) -> Roles:
         """What `account` may do at the latest block."""
         (admin,) = self._call("DEFAULT_ADMIN_ROLE", ())
-        (party,) = self._call("PARTY_ROLE", ())
         (registrar,) = self._call("hasRole", (admin, account))
-        (granted,) = self._call("hasRole", (party, account))
         (word,) = self._call("nameOf", (account,))
-        name = ""
-        if any(word):
-            (holdings,) = self._call("holdings", (word,))
-            name = word_to_name(word) if holdings[-1][0] == account.lower() else ""
-        return Roles(registrar, granted, name)
+        if not any(word):
+            return Roles(registrar, False, "")
+        holder, suspended, _ = self._call("standing", (word,))
+        if holder != account.lower():
+            return Roles(registrar, False, "")
+        return Roles(registrar, not suspended, word_to_name(word))
 
     def events(self, anchors: Iterable[AnchorRecord]) -> dict[AnchorRecord, AnchorEvent]:
         """The event of each of these anchors, each checked against storage and against the batch id it claims.
 
-        ChainError `chain.event_missing` if the node does not give one (it may have dropped old logs), and
-        `chain.contradiction` if one says something else than the record.
+        Those that the last `view` read are not asked for again. ChainError `chain.event_missing` if the node does not give one
+        (it may have dropped old logs), and `chain.contradiction` if one says something else than the record.
         """
-        wanted = {(record.party, record.sequence): record for record in anchors}
+        seen = self._memory.kept.told
         found: dict[AnchorRecord, AnchorEvent] = {}
-        topics = [anchor_registry().events["Anchored"].topic]
-        for first, last in spans(sorted({record.block for record in wanted.values()})):
-            for log in self._logs(first, last, topics):
-                record = wanted.get(self._log_key(log))
-                if record is None:
-                    continue
-                if record in found:
-                    raise self._contradiction(f"{_name(record)} 有两条事件", f"{_name(record)} has two events")
-                found[record] = self._event(log, record)
-        for record in wanted.values():
-            if record not in found:
-                raise ChainError(
-                    "chain.event_missing",
-                    f"节点在区块 {record.block} 没有给出 {_name(record)} 的事件；可能已清理旧日志，请换一个完整节点",
-                    f"the node gives no event for {_name(record)} in block {record.block}; it may have dropped old "
-                    "logs: use a node that keeps them",
-                    self._where,
-                )
+        wanted: list[AnchorRecord] = []
+        for record in anchors:
+            told = seen.get((record.party, record.sequence))
+            if told is None or _difference(told, record):
+                wanted.append(record)
+            else:
+                found[record] = _event(told, record)
+        for record, log in self._logs_of(wanted).items():
+            found[record] = self._agreeing(read_told(log, self._where), record)
         return found
+
+    def sketch(self, record: AnchorRecord) -> bytes:
+        """The encrypted sketch that came with an anchor, empty if none did; its event is checked as by `events`."""
+        log = self._logs_of([record])[record]
+        self._agreeing(read_told(log, self._where), record)
+        *_, sketch = self._event_data(log, "Anchored")
+        return bytes(sketch)
 
     def audit(self, view: RegistryView) -> dict[AnchorRecord, AnchorEvent]:
         """The events of all anchors of `view`, after checking that events and storage tell one and the same history.
@@ -139,22 +162,20 @@ class Registry:
             if log["topics"][0] != events["Anchored"].topic:
                 told.add(self._holding_told(log))
                 continue
-            record = records.get(self._log_key(log))
+            event = read_told(log, self._where)
+            record = records.get(event.key)
             if record is None or record in found:
-                party, sequence = self._log_key(log)
-                raise self._contradiction(
-                    f"{party} 的第 {sequence} 号上链事件在合约存储中没有对应记录",
-                    f"the event of anchor {sequence} of {party} has no counterpart in the contract's storage",
-                )
-            found[record] = self._event(log, record)
+                raise self._no_counterpart(event)
+            found[record] = self._agreeing(event, record)
         if told != holdings:
             name, account, position = min(told ^ holdings)
             raise self._contradiction(
                 f"参与方 {name} 的登记（账户 {account}，位置 {position}）在事件与存储中不一致",
                 f"events and storage disagree about {name} held by {account} from position {position}",
             )
-        if len(found) != len(records):
-            found = self.events(records.values())
+        for record in records.values():
+            if record not in found:
+                raise event_missing(record.block, self._where, _name(record))
         self.check_times(found.values())
         return found
 
@@ -186,75 +207,87 @@ class Registry:
 
     # ---- one reading ----
 
-    def _view_at_once(self, names: Sequence[bytes], tag: str) -> RegistryView | Sequence[bytes]:
-        """The view, or the names to ask for if others were registered meanwhile."""
-        calls: list[tuple[str, tuple[Any, ...]]] = [("parties", ())]
+    def _head(self, names: Sequence[bytes], tag: str) -> _Head | Sequence[bytes]:
+        """Parties and counters, or the names to ask for if others were registered meanwhile."""
+        calls: list[tuple[str, tuple[Any, ...]]] = [("parties", ()), ("lastAnchorBlock", ())]
         calls += [("holdings", (name,)) for name in names]
-        calls += [("anchors", (name, 0, _ALL)) for name in names]
-        block, time, position, (now, *answers) = self._read(calls, tag)
+        calls += [("standing", (name,)) for name in names]
+        block, time, position, ((now,), (last_anchor,), *answers) = self._read(calls, tag)
         if now != names:
             return list(now)
-        held, anchored = answers[: len(names)], answers[len(names) :]
-        return self._whole((block, time, position), names, held, anchored)
-
-    def _view_in_pages(self, names: Sequence[bytes], tag: str) -> RegistryView | Sequence[bytes]:
-        """The same in several calls; returns names, to begin again, if the registry changed between two of them."""
-        head: list[tuple[str, tuple[Any, ...]]] = [("parties", ())]
-        head += [("holdings", (name,)) for name in names]
-        block, time, position, (now, *held) = self._read(head, tag)
-        if now != names:
-            return list(now)
-        try:
-            pinned = hex(block)
-            self._read([], pinned)
-        except RpcAnswered:
-            # A node without old states: it answers for its newest block, and the position tells whether it moved on.
-            pinned = tag
-        anchored: list[list[Any]] = []
-        limit = _PAGE
-        for name in names:
-            rows: list[Any] = []
-            while True:
-                try:
-                    _, _, at, (page,) = self._read([("anchors", (name, len(rows), limit))], pinned)
-                except RpcAnswered:
-                    if limit == 1:
-                        raise
-                    limit = max(1, limit // 4)
-                    continue
-                if at != position:
-                    return names
-                rows += page
-                if len(page) < limit:
-                    break
-            anchored.append(rows)
-        return self._whole((block, time, position), names, held, anchored)
-
-    def _whole(
-        self, head: tuple[int, int, int], names: Sequence[bytes], held: Sequence[Any], anchored: Sequence[Any]
-    ) -> RegistryView:
-        parties: dict[str, tuple[Holding, ...]] = {}
-        anchors: dict[str, tuple[AnchorRecord, ...]] = {}
-        for word, holdings, rows in zip(names, held, anchored, strict=True):
-            name = word_to_name(word)
-            parties[name] = tuple(Holding(*row) for row in holdings)
-            anchors[name] = tuple(
-                AnchorRecord(name, batch_id.hex(), revision, size, root.hex(), sequence, at_time, at_block, at)
-                for batch_id, revision, size, root, sequence, at_time, at_block, at in rows
+        if last_anchor > block:
+            raise self._contradiction(
+                f"最后一次上链在区块 {last_anchor}，而链只到 {block}",
+                f"the last anchor is in block {last_anchor}, the chain ends at {block}",
             )
-        view = RegistryView(*head, parties, anchors)
+        parties: dict[str, tuple[Holding, ...]] = {}
+        counts: dict[str, int] = {}
+        for word, (rows,), (holder, _, count) in zip(names, answers[: len(names)], answers[len(names) :], strict=True):
+            name = word_to_name(word)
+            parties[name], counts[name] = tuple(Holding(*row) for row in rows), count
+            if not rows or rows[-1][0] != holder:
+                raise self._contradiction(f"{name} 的持有账户自相矛盾", f"two accounts hold {name}")
+        return _Head(block, time, position, last_anchor, parties, counts)
+
+    def _view(self, head: _Head, history: History, tag: str) -> RegistryView | None:
+        """What storage says of the anchors in `history`, which must be all there are; None if the registry moved on meanwhile."""
+        ordered = sorted(history.told.values(), key=lambda it: it.key)
+        for it in ordered:
+            if it.sequence > head.counts.get(it.party, 0):
+                raise self._no_counterpart(it)
+        rows = self._rows(ordered, head, tag)
+        if rows is None:
+            return None
+        anchors: dict[str, list[AnchorRecord]] = {name: [] for name in head.parties}
+        for it, row in zip(ordered, rows, strict=True):
+            batch_id, revision, size, root, sequence, time, block, position = row
+            record = AnchorRecord(it.party, batch_id.hex(), revision, size, root.hex(), sequence, time, block, position)
+            if (record.batch_id, record.revision, record.sequence) != (it.batch_id, it.revision, it.sequence):
+                raise self._no_counterpart(it)
+            anchors[it.party].append(record)
+        for name, records in anchors.items():
+            missing = set(range(1, head.counts[name] + 1)) - {record.sequence for record in records}
+            if missing:
+                raise event_missing(head.block, self._where, f"{name}#{min(missing)}")
+        whole = {name: tuple(records) for name, records in anchors.items()}
+        view = RegistryView(head.block, head.time, head.position, head.parties, whole)
         check_whole(view, self._where)
         return view
 
+    def _rows(self, anchors: Sequence[Told], head: _Head, tag: str) -> list[Any] | None:
+        """What storage says of each of these, in as many calls as the node needs; None if the position changed between two."""
+        rows: list[Any] = []
+        limit = _PAGE
+        while len(rows) < len(anchors):
+            page = anchors[len(rows) : len(rows) + limit]
+            calls = [
+                ("anchors", (name_to_word(party), [(bytes.fromhex(it.batch_id), it.revision) for it in of_party]))
+                for party, of_party in groupby(page, key=lambda it: it.party)
+            ]
+            try:
+                _, _, position, answers = self._read(calls, tag)
+            except RpcAnswered:
+                if limit == 1:
+                    raise
+                limit = max(1, min(limit, len(page)) // 4)
+                continue
+            if position != head.position:
+                return None
+            found = [row for (answer,) in answers for row in answer]
+            if len(found) != len(page):
+                raise self._not_the_contract(f"{len(found)} answers to {len(page)} anchors")
+            rows += found
+        return rows
+
     def _read(self, calls: Sequence[tuple[str, tuple[Any, ...]]], tag: str) -> tuple[int, int, int, list[Any]]:
-        """Several views from one block: its number, its time, the position, and what each view returns."""
+        """Several views from one block: its number, its time, the position, and the values that each view returns."""
         functions = anchor_registry().functions
         data = [functions[name].encode(*values) for name, values in calls]
         block, time, position, answers = self._call("read", (data,), tag)
         if len(answers) != len(calls):
             raise self._not_the_contract(f"{len(answers)} answers to {len(calls)} calls")
         results = [
-            self._decoded(functions[name].decode, answer)[0] for (name, _), answer in zip(calls, answers, strict=True)
+            self._decoded(functions[name].decode, answer) for (name, _), answer in zip(calls, answers, strict=True)
         ]
         return block, time, position, results
 
@@ -276,9 +309,24 @@ class Registry:
     def _logs(self, first: int, last: int, topics: list[str]) -> list[dict[str, Any]]:
         return read_logs(self.rpc, self.contract, first, last, topics)
 
-    def _log_key(self, log: Mapping[str, Any]) -> tuple[str, int]:
-        """Party and sequence of an Anchored event."""
-        return word_to_name(topic_of(log, 2)), int.from_bytes(topic_of(log, 3), "big")
+    def _logs_of(self, anchors: Sequence[AnchorRecord]) -> dict[AnchorRecord, Mapping[str, Any]]:
+        """The log of each of these, as the node gives it; ChainError `chain.event_missing` if it gives none."""
+        wanted = {(record.party, record.sequence): record for record in anchors}
+        found: dict[AnchorRecord, Mapping[str, Any]] = {}
+        topics = [anchor_registry().events["Anchored"].topic]
+        for first, last in spans(sorted({record.block for record in wanted.values()})):
+            for log in self._logs(first, last, topics):
+                key = word_to_name(topic_of(log, 2)), int.from_bytes(topic_of(log, 3), "big")
+                record = wanted.get(key)
+                if record is None:
+                    continue
+                if record in found:
+                    raise self._contradiction(f"{_name(record)} 有两条事件", f"{_name(record)} has two events")
+                found[record] = log
+        for record in wanted.values():
+            if record not in found:
+                raise event_missing(record.block, self._where, _name(record))
+        return found
 
     def _holding_told(self, log: Mapping[str, Any]) -> tuple[str, str, int]:
         registered = anchor_registry().events["Registered"]
@@ -286,25 +334,15 @@ class Registry:
         (position,) = self._event_data(log, "Registered")
         return word_to_name(topic_of(log, 1)), "0x" + account[12:].hex(), position
 
-    def _event(self, log: Mapping[str, Any], record: AnchorRecord) -> AnchorEvent:
-        revision, size, root, descriptor, sketch = self._event_data(log, "Anchored")
-        batch_id = topic_of(log, 1).hex()
-        block = quantity(log.get("blockNumber"), "blockNumber")
-        told = (batch_id, revision, size, root.hex(), block)
-        kept = (record.batch_id, record.revision, record.size, record.root, record.block)
-        for what, event, storage in zip(("batch id", "revision", "size", "root", "block"), told, kept, strict=True):
-            if event != storage:
-                raise self._contradiction(
-                    f"{_name(record)} 的 {what}：事件为 {event}，合约存储为 {storage}",
-                    f"{what} of {_name(record)}: the event says {event}, the contract's storage {storage}",
-                )
-        if hashlib.sha256(descriptor).hexdigest() != batch_id:
+    def _agreeing(self, told: Told, record: AnchorRecord) -> AnchorEvent:
+        """The event of an anchor, which says what storage says."""
+        if difference := _difference(told, record):
+            what, event, storage = difference
             raise self._contradiction(
-                f"{_name(record)} 的批次描述与批次号不符",
-                f"the descriptor of {_name(record)} does not hash to its batch id",
+                f"{_name(record)} 的 {what}：事件为 {event}，合约存储为 {storage}",
+                f"{what} of {_name(record)}: the event says {event}, the contract's storage {storage}",
             )
-        block_hash, transaction = str(log.get("blockHash")), str(log.get("transactionHash"))
-        return AnchorEvent(record, descriptor, sketch, block_hash, transaction)
+        return _event(told, record)
 
     def _event_data(self, log: Mapping[str, Any], name: str) -> tuple[Any, ...]:
         data = hex_bytes(log.get("data"), "log data")
@@ -320,6 +358,12 @@ class Registry:
     def _contradiction(self, zh: str, en: str) -> ChainError:
         return contradiction(zh, en, self._where)
 
+    def _no_counterpart(self, told: Told) -> ChainError:
+        return self._contradiction(
+            f"{told.party} 的第 {told.sequence} 号上链事件在合约存储中没有对应记录",
+            f"the event of anchor {told.sequence} of {told.party} has no counterpart in the contract's storage",
+        )
+
     def _not_the_contract(self, detail: str) -> ChainError:
         return ChainError(
             "chain.no_contract",
@@ -327,6 +371,24 @@ class Registry:
             f"there is no registry contract at this address ({detail}); check the address and the chain",
             self._where,
         )
+
+
+def _difference(told: Told, record: AnchorRecord) -> tuple[str, object, object] | None:
+    """The first thing of which event and storage say different things, and both values."""
+    for what, event, storage in (
+        ("batch id", told.batch_id, record.batch_id),
+        ("revision", told.revision, record.revision),
+        ("size", told.size, record.size),
+        ("root", told.root, record.root),
+        ("block", told.block, record.block),
+    ):
+        if event != storage:
+            return what, event, storage
+    return None
+
+
+def _event(told: Told, record: AnchorRecord) -> AnchorEvent:
+    return AnchorEvent(record, told.descriptor, told.block_hash, told.transaction)
 
 
 def _name(record: AnchorRecord) -> str:

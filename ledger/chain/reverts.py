@@ -10,9 +10,6 @@ from ledger.chain.abi import AbiError, Type, decode
 from ledger.chain.contract import anchor_registry, dispute_registry, word_to_name
 from ledger.errors import ChainError
 
-# keccak256("PARTY_ROLE"); the registrar's role is zero.
-PARTY_ROLE = bytes.fromhex("b922200089753d631c36b6eac46c115660e057765c8df5c796796636265fc469")
-
 # The two errors of the language itself.
 _BUILT_IN: dict[bytes, tuple[str, tuple[Type, ...]]] = {
     bytes.fromhex("08c379a0"): ("Error", (Type("bytes"),)),
@@ -56,13 +53,7 @@ def _unexplained(name: str) -> Callable[..., tuple[str, str]]:
     return lambda *values: (f"合约拒绝：{name}{values}", f"the contract refused: {name}{values}")
 
 
-def _no_role(account: str, role: bytes) -> tuple[str, str]:
-    if role == PARTY_ROLE:
-        return (
-            f"账户 {account} 没有参与方角色：未登记、已被暂停，或名称已转给他人；请联系登记方",
-            f"account {account} lacks the party role: it is not registered, is suspended, or its name has moved on; "
-            "ask the registrar",
-        )
+def _not_registrar(account: str, _: bytes) -> tuple[str, str]:
     return (
         f"账户 {account} 不是登记方，只有登记方可以登记或暂停参与方",
         f"account {account} is not the registrar, who alone registers and suspends parties",
@@ -105,12 +96,12 @@ def _size_root(batch_id: bytes, size: int, root: bytes) -> tuple[str, str]:
 
 
 _WORDS: dict[str, tuple[str, Callable[..., tuple[str, str]]]] = {
-    "AccessControlUnauthorizedAccount": ("chain.no_role", _no_role),
+    "AccessControlUnauthorizedAccount": ("chain.no_role", _not_registrar),
     "NoName": (
         "chain.no_name",
         lambda account: (
-            f"账户 {account} 有参与方角色但未登记名称；请联系登记方",
-            f"account {account} has the party role but no name; ask the registrar",
+            f"账户 {account} 未登记为任何参与方；请联系登记方",
+            f"account {account} is not registered as any party; ask the registrar",
         ),
     ),
     "NotHolder": ("chain.not_holder", _not_holder),

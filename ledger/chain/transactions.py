@@ -152,7 +152,7 @@ def planned_gas(claims: int, length: int, content: int) -> int:
     Measured, and a little above it: what writing costs, but at least what the data of a transaction cost by themselves (EIP-7623: 40 a
     byte), which counts where there are sketches. And a fifth, as in `estimate_gas`.
     """
-    return max(60_000 + 80_000 * claims + 26 * content, 21_000 + 40 * length) * 6 // 5
+    return max(38_000 + 54_500 * claims + 26 * content, 21_000 + 40 * length) * 6 // 5
 
 
 # ---- build and sign ----

@@ -21,7 +21,7 @@ def sketch_for(key: ExchangeKey, batch_id: bytes, built: Built, cells: int | Non
 
 def sketch_on_chain(job: Job, record: AnchorRecord) -> bytes:
     """The encrypted sketch that came with an anchor; empty if it came without."""
-    return job.link.registry.events([record])[record].sketch
+    return job.link.registry.sketch(record)
 
 
 def answering_sketch(job: Job, batch: AnnouncedBatch, held: Built) -> bytes | None:

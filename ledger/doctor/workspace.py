@@ -189,10 +189,10 @@ def judge_roles(roles: Roles, party: str, account: str) -> Diagnosis:
         return problem(
             "role",
             "chain.no_role",
-            f"账户 {account} 的上链权限（PARTY_ROLE）已被收回，不能上链",
-            f"account {account} lost the right to anchor (PARTY_ROLE)",
-            "请建链方重新授予 PARTY_ROLE",
-            "ask the founder to grant PARTY_ROLE again",
+            f"账户 {account} 已被登记方暂停，不能上链",
+            f"the registrar suspended account {account}: it cannot anchor",
+            "请建链方恢复（合约 reinstate）",
+            "ask the founder to reinstate it (the contract's reinstate)",
         )
     return fine("role", f"账户登记为 {party}，可以上链", f"the account is registered as {party} and may anchor")
 

@@ -35,6 +35,12 @@ def identity_of(deployed: Deployed) -> Identity:
     return Identity(deployed.chain.chain_id, deployed.contract, code, block)
 
 
+def identity_of_block_1(deployed: Deployed) -> Identity:
+    block = block_at(deployed.rpc, 1)
+    assert block
+    return Identity(deployed.chain.chain_id, deployed.contract, "00" * 32, block)
+
+
 # ---- identity ----
 
 
@@ -73,6 +79,15 @@ def test_no_code_and_other_code_are_told_apart(deployed: Deployed) -> None:
     refused("chain.other_code", lambda: check_identity(deployed.rpc, forged))
     deployed.rpc.call("anvil_setCode", deployed.contract, "0x00")
     refused("chain.other_code", lambda: check_identity(deployed.rpc, identity))
+
+
+def test_a_trusted_contract_of_another_version_is_named(deployed: Deployed) -> None:
+    """Its code is what is trusted, and yet not what this version can read."""
+    deployed.rpc.call("anvil_setCode", deployed.contract, "0x6001")
+    code = code_sha256(deployed.rpc, deployed.contract)
+    assert code is not None
+    identity = replace(identity_of_block_1(deployed), code_sha256=code)
+    assert code in refused("chain.other_version", lambda: check_identity(deployed.rpc, identity)).en
 
 
 def test_a_chain_that_lost_the_remembered_block_is_lost(deployed: Deployed) -> None:

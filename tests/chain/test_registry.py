@@ -6,14 +6,19 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from eth_account import Account
 
 from ledger.chain import logs
+from ledger.chain.abi import decode
+from ledger.chain.contract import anchor_registry
+from ledger.chain.history import Memory
 from ledger.chain.registry import Registry, Roles
 from ledger.chain.rpc import Rpc, RpcAnswered
-from ledger.chain.transactions import encode_register
+from ledger.chain.transactions import deploy_data, encode_register, prepare, send_raw, wait_for_receipt
 from ledger.errors import ChainError
 
 from .conftest import Deployed, claim, root
@@ -72,8 +77,6 @@ def test_a_registry_without_parties_is_read_too(deployed: Deployed) -> None:
 
 
 def _deployment(deployed: Deployed) -> Any:
-    from ledger.chain.transactions import deploy_data, prepare
-
     return prepare(deployed.rpc, deployed.account, chain_id=deployed.chain.chain_id, to=None, data=deploy_data())
 
 
@@ -89,7 +92,7 @@ def test_events_bring_descriptors_and_sketches(busy: Deployed) -> None:
     view = busy.registry.view()
     events = busy.registry.events(view.anchors["guangzhou"])
     assert [event.descriptor for event in events.values()] == [b"a", b"b", b"a", b"c" * 1024]
-    assert [len(event.sketch) for event in events.values()] == [0, 0, 288, 0]
+    assert [busy.registry.sketch(record) for record in events] == [b"", b"", b"s" * 288, b""]
     for record, event in events.items():
         block = busy.rpc.call("eth_getBlockByNumber", hex(record.block), False)
         assert event.block_hash == block["hash"]
@@ -102,12 +105,11 @@ def test_events_bring_descriptors_and_sketches(busy: Deployed) -> None:
 
 
 class Reluctant(Rpc):
-    """A node that refuses call data or answers above a size, knows no old blocks, and may change between calls."""
+    """A node that refuses to answer about more than `most` anchors in a call, and may change between calls."""
 
-    def __init__(self, url: str, most: int, *, pinned: bool = False) -> None:
+    def __init__(self, url: str, most: int) -> None:
         super().__init__(url)
         self.most = most
-        self.pinned = pinned
         self.before_call: list[Callable[[], None]] = []
         self.after = 3
         self.calls = 0
@@ -115,31 +117,41 @@ class Reluctant(Rpc):
     def call(self, method: str, *params: Any) -> Any:
         if method == "eth_call":
             self.calls += 1
-            if params[1] != "latest" and not self.pinned:
-                raise RpcAnswered(method, -32000, "missing trie node", "", self.where)
             if self.before_call and self.calls > self.after:
                 self.before_call.pop()()
-        answer = super().call(method, *params)
-        if method == "eth_call" and len(answer) // 2 > self.most:
-            raise RpcAnswered(method, -32000, "out of gas", "", self.where)
-        return answer
+            if asked(params[0]["data"]) > self.most:
+                raise RpcAnswered(method, -32000, "out of gas", "", self.where)
+        return super().call(method, *params)
 
 
-@pytest.mark.parametrize("pinned", [False, True])
-def test_a_node_that_refuses_large_answers_is_read_in_pages(busy: Deployed, *, pinned: bool) -> None:
+def asked(data: str) -> int:
+    """How many anchors a call asks for."""
+    functions = anchor_registry().functions
+    raw = bytes.fromhex(data[2:])
+    if not raw.startswith(functions["read"].selector):
+        return 0
+    (calls,) = decode(functions["read"].inputs, raw[4:])
+    anchors = functions["anchors"]
+    return sum(len(decode(anchors.inputs, it[4:])[1]) for it in calls if it.startswith(anchors.selector))
+
+
+@pytest.mark.parametrize(("most", "calls"), [(5, 3), (4, 8), (2, 8), (1, 8)])
+def test_a_node_that_refuses_large_answers_is_read_in_pages(busy: Deployed, most: int, calls: int) -> None:
     whole = busy.registry.view()
-    node = Reluctant(busy.rpc.where, 1300, pinned=pinned)
+    node = Reluctant(busy.rpc.where, most)
     assert Registry(node, busy.contract).view() == whole
-    assert node.calls > 4
+    # Names, counters, what is refused, and each of the five by itself.
+    assert node.calls == calls
 
 
 def test_a_node_that_refuses_even_one_anchor_is_an_error(busy: Deployed) -> None:
     with pytest.raises(RpcAnswered):
-        Registry(Reluctant(busy.rpc.where, 500), busy.contract).view()
+        Registry(Reluctant(busy.rpc.where, 0), busy.contract).view()
 
 
 def test_pages_never_mix_two_states(busy: Deployed) -> None:
-    node = Reluctant(busy.rpc.where, 1300)
+    node = Reluctant(busy.rpc.where, 1)
+    node.after = 5
     node.before_call = [lambda: void(busy.anchor(claim(b"between pages")))]
     view = Registry(node, busy.contract).view()
     assert view == busy.registry.view()
@@ -154,7 +166,7 @@ def test_a_party_registered_between_two_calls_is_in_the_view(busy: Deployed) -> 
 
 
 def test_a_registry_that_never_stands_still_is_an_error(busy: Deployed) -> None:
-    node = Reluctant(busy.rpc.where, 1300)
+    node = Reluctant(busy.rpc.where, 1)
     numbers = iter(range(1000))
     node.before_call = [lambda: void(busy.anchor(claim(b"again %d" % next(numbers))))] * 1000
     with pytest.raises(ChainError) as caught:
@@ -176,7 +188,8 @@ def test_ranges_of_logs_that_a_node_refuses_are_halved(busy: Deployed, monkeypat
     view = busy.registry.view()
     narrow = Registry(Narrow(busy.rpc.where), busy.contract)
     assert narrow.audit(view) == busy.registry.audit(view)
-    monkeypatch.setattr(logs, "_RANGE", 2)
+    monkeypatch.setattr(logs, "RANGE", 2)
+    assert narrow.view() == busy.registry.view() == view
     assert busy.registry.events(view.anchors["guangzhou"]) == narrow.events(view.anchors["guangzhou"])
 
 
@@ -187,6 +200,114 @@ def test_an_address_without_the_registry_is_named(deployed: Deployed, contract: 
         Registry(deployed.rpc, contract).view()
     assert caught.value.code == "chain.no_contract"
     assert contract in caught.value.where
+
+
+# ---- which blocks are searched for events ----
+
+
+class Counting(Rpc):
+    """Counts what is asked, and tells which ranges of blocks were."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.ranges: list[tuple[int, int]] = []
+
+    def call(self, method: str, *params: Any) -> Any:
+        if method == "eth_getLogs":
+            self.ranges.append((int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)))
+        return super().call(method, *params)
+
+
+def test_of_a_long_chain_only_the_blocks_about_anchors_are_searched(
+    busy: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "RANGE", 20)
+    first = busy.registry.view()
+    blocks = sorted({it.block for held in first.anchors.values() for it in held})
+    busy.rpc.call("anvil_mine", hex(300))
+    busy.anchor(claim(b"much later"))
+    busy.rpc.call("anvil_mine", hex(300))
+    node = Counting(busy.rpc.where)
+    view = Registry(node, busy.contract).view()
+    (later,) = [it for it in view.anchors["guangzhou"] if it not in first.anchors["guangzhou"]]
+    assert later.block > blocks[-1] + 300
+    assert node.ranges == [(later.block - 19, later.block), (1, blocks[-1])]
+
+
+def test_what_a_process_saw_it_does_not_ask_for_again(busy: Deployed) -> None:
+    node, memory = Counting(busy.rpc.where), Memory()
+    first = Registry(node, busy.contract, memory).view()
+    assert len(node.ranges) == 1
+    registry = Registry(node, busy.contract, memory)
+    assert registry.view() == first
+    events = registry.events(it for held in first.anchors.values() for it in held)
+    assert {it.descriptor for it in events.values()} == {b"a", b"b", b"c" * 1024}
+    assert len(node.ranges) == 1
+    busy.rpc.call("anvil_mine", "0x5")
+    mined = busy.anchor(claim(b"new"))
+    assert registry.view() == busy.registry.view()
+    assert node.ranges[1:] == [(first.anchors["guangzhou"][-1].block + 1, mined.block)]
+
+
+def test_an_older_block_is_read_by_a_process_that_knows_a_newer_one(forgetful: Rpc) -> None:
+    deployed = on_a_node_with_old_states(forgetful)
+    deployed.anchor(claim(b"a"))
+    old = deployed.registry.view()
+    deployed.anchor(claim(b"b"), claim(b"a", 1, 7))
+    memory = Memory()
+    registry = Registry(forgetful, deployed.contract, memory)
+    new = registry.view()
+    assert registry.view(old.block) == old
+    assert registry.view() == new
+    assert len(memory.kept.told) == 3
+
+
+def test_a_reorganised_chain_is_read_anew(forgetful: Rpc) -> None:
+    """What a process remembers of blocks that are gone is neither shown nor in the way."""
+    deployed = on_a_node_with_old_states(forgetful)
+    deployed.anchor(claim(b"a"))
+    before = forgetful.call("evm_snapshot")
+    deployed.anchor(claim(b"gone"), claim(b"a", 1, 7))
+    registry = Registry(forgetful, deployed.contract, Memory())
+    assert len(registry.view().anchors["guangzhou"]) == 3
+    forgetful.call("evm_revert", before)
+    assert [it.size for it in registry.view().anchors["guangzhou"]] == [1]
+    forgetful.call("anvil_mine", "0x3")
+    deployed.anchor(claim(b"other"), claim(b"a", 1, 9), claim(b"gone"))
+    stale = Registry(forgetful, deployed.contract, Memory())
+    stale.view()
+    assert [it.size for it in registry.view().anchors["guangzhou"]] == [1, 1, 9, 1]
+    assert registry.view() == stale.view()
+    events = registry.events(registry.view().anchors["guangzhou"])
+    assert [it.descriptor for it in events.values()] == [b"a", b"other", b"a", b"gone"]
+
+
+def test_a_chain_of_as_many_anchors_in_another_order_is_read_anew(forgetful: Rpc) -> None:
+    deployed = on_a_node_with_old_states(forgetful)
+    before = forgetful.call("evm_snapshot")
+    deployed.anchor(claim(b"a"), claim(b"b"))
+    registry = Registry(forgetful, deployed.contract, Memory())
+    registry.view()
+    forgetful.call("evm_revert", before)
+    deployed.anchor(claim(b"b", size=3), claim(b"a", size=4))
+    view = registry.view()
+    assert [it.size for it in view.anchors["guangzhou"]] == [3, 4]
+    assert [it.descriptor for it in registry.events(view.anchors["guangzhou"]).values()] == [b"b", b"a"]
+
+
+def on_a_node_with_old_states(rpc: Rpc) -> Deployed:
+    account: Any = Account.create()
+    rpc.call("anvil_setBalance", account.address, hex(10**20))
+    chain_id = int(rpc.call("eth_chainId"), 16)
+    chain: Any = SimpleNamespace(chain_id=chain_id)
+    signed = prepare(rpc, account, chain_id=chain_id, to=None, data=deploy_data())
+    send_raw(rpc, signed.raw)
+    mined = wait_for_receipt(rpc, signed.hash)
+    assert mined is not None
+    assert mined.contract is not None
+    deployed = Deployed(chain, rpc, account, account, mined.contract)
+    deployed.act(encode_register("guangzhou", deployed.address))
+    return deployed
 
 
 # ---- what verify may import ----

@@ -74,12 +74,18 @@ class World:
         self.act(0, "register", name_to_word(name), self.accounts[account])
 
     def anchors(self, name: str) -> list[Any]:
-        found: list[Any] = self.ask("anchors", name_to_word(name), 0, 1000)[0]
+        """What storage says of every anchor that the events of that party tell, in order; none may be missing."""
+        told = [event for event in self.told() if event[1] == name_to_word(name)]
+        which = [(event[0], event[3]) for event in told]
+        found: list[Any] = self.ask("anchors", name_to_word(name), which)[0]
+        assert [row[4] for row in found] == list(range(1, self.ask("standing", name_to_word(name))[2] + 1))
         return found
 
-    def role(self) -> bytes:
-        word: bytes = self.ask("PARTY_ROLE")[0]
-        return word
+    def told(self) -> list[tuple[Any, ...]]:
+        """Every Anchored event there is, in order: its topics and its values."""
+        topic = anchor_registry().events["Anchored"].topic
+        logs = self.tester.get_logs(from_block=0, address=self.contract, topics=[topic])
+        return self.events({"logs": logs}, "Anchored")
 
     def _call(self, sender: str, data: bytes) -> bytes:
         try:

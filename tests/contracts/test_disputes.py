@@ -14,7 +14,7 @@ from eth_tester.exceptions import TransactionFailed
 from ledger.chain.abi import decode
 from ledger.chain.contract import dispute_registry, name_to_word
 from ledger.chain.disputes import deploy_disputes
-from ledger.chain.reverts import PARTY_ROLE, Refused, explain
+from ledger.chain.reverts import Refused, explain
 
 from .conftest import World, batch_id, claim, new_world, root
 
@@ -417,8 +417,8 @@ CALLS: dict[str, tuple[int, tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", CALLS)
 def test_an_account_without_a_name_says_nothing(disputes: Disputes, name: str) -> None:
     disputes.open()
-    # The registrar holds no name, and neither does an account with the role alone.
-    disputes.world.act(0, "grantRole", PARTY_ROLE, disputes.world.accounts[8])
+    # The registrar holds no name, and neither does another account with that role.
+    disputes.world.act(0, "grantRole", bytes(32), disputes.world.accounts[8])
     for sender in (0, 5, 8):
         account = disputes.world.accounts[sender]
         assert disputes.refused(sender, name, *CALLS[name][1]) == ("NoName", (account,))
@@ -430,14 +430,14 @@ def test_a_suspended_holder_says_nothing_until_it_is_reinstated(disputes: Disput
     sender, values = CALLS[name]
     account = disputes.world.accounts[sender]
     held = GUANGDONG if sender == 1 else GUANGZHOU
-    disputes.world.act(0, "revokeRole", PARTY_ROLE, account)
+    disputes.world.act(0, "suspend", held)
     assert disputes.refused(sender, name, *values) == ("Suspended", (account, held))
-    disputes.world.act(0, "grantRole", PARTY_ROLE, account)
+    disputes.world.act(0, "reinstate", held)
     assert disputes.act(sender, name, *values)["logs"]
 
 
 def test_a_suspended_party_can_still_be_disputed_with(disputes: Disputes) -> None:
-    disputes.world.act(0, "revokeRole", PARTY_ROLE, disputes.world.accounts[1])
+    disputes.world.act(0, "suspend", GUANGDONG)
     disputes.open()
     disputes.act(2, "attest", GUANGDONG, STATEMENT, 0)
     disputes.act(2, "close", 1, WITHDRAWN, NOTHING, NOTHING)
@@ -451,8 +451,8 @@ def test_a_party_that_moved_goes_on_and_its_old_account_does_not(disputes: Dispu
     old, new = disputes.world.accounts[sender], disputes.world.accounts[6]
     held = GUANGDONG if sender == 1 else GUANGZHOU
     disputes.world.act(sender, "move", new)
-    # Not even if the registrar gives the old account its role back.
-    disputes.world.act(0, "grantRole", PARTY_ROLE, old)
+    # Not even if the registrar gives the old account its own role.
+    disputes.world.act(0, "grantRole", bytes(32), old)
     assert disputes.refused(sender, name, *values) == ("NotHolder", (old, held, new))
     receipt = disputes.act(6, name, *values)
     assert bytes.fromhex(receipt["logs"][0]["topics"][2][2:]) == held

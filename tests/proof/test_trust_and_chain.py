@@ -283,4 +283,4 @@ def test_a_node_that_dropped_its_logs_cannot_tell(stage: Stage, good: bytes, mon
         return [] if method == "eth_getLogs" else asked(self, method, *params)
 
     monkeypatch.setattr(Rpc, "call", call)
-    assert told(stage.verify(good)) == ("undetermined", "anchors", "chain.event_missing")
+    assert told(stage.verify(good)) == ("undetermined", "registry", "chain.event_missing")
