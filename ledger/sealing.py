@@ -26,6 +26,7 @@ from ledger.descriptor import Descriptor
 from ledger.errors import InputError
 from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG, EntryIndex, words_of
+from ledger.progress import watched
 from ledger.reconcile.approval import Asked, Proposed, Request, Seconded, close, lapse, person, propose_all, review
 from ledger.reconcile.findings import Finding, Kind
 from ledger.reconcile.lawful import load_ledger
@@ -234,7 +235,8 @@ def _drafts(
         archive = stack.enter_context(job.book.archive_writer(catalog, descriptor.batch_id.hex()))
         begun.append((descriptor, EntryIndex(entries), Builder(catalog, reading.keys, archive=archive), archive))
     kernel = Kernel(catalog, reading.keys)
-    for chunk, result in kernel.run_all(reading.table.scan()):
+    chunks = watched("读取要上链的行", "reading what is to be anchored", reading.table.scan(), reading.table.about_rows)
+    for chunk, result in kernel.run_all(chunks):
         found = np.ascontiguousarray(result.entries[:, TAG])
         for _, index, builder, _ in begun:
             keep = np.zeros(len(chunk), np.bool_)

@@ -156,7 +156,8 @@ def read_and_compare(
         )
         # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
         # that was moved to another batch number, or entered twice, must not get away.
-        chunks = watched("比对数据源", "comparing the source", (table if joint is None else joint.table).scan())
+        whole = table if joint is None else joint.table
+        chunks = watched("比对数据源", "comparing the source", whole.scan(), whole.about_rows)
         if joint is None:
             for chunk, result in kernel.run_all(chunks):
                 claimed = None if claims is None else batch_mask(chunk, claims)
