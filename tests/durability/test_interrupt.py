@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from typing import Any
 import pytest
 
 from ledger.chain.node import nodes_of
+from ledger.reconcile import runs
+from ledger.reconcile.scope import Scope
+from ledger.workspace import Workspace
 from tests.conftest import CATALOG, FIELDS, Pair, permit
 from tests.databases import Database
 from tests.durability.test_kill import ROUNDS, SEED
@@ -29,6 +33,7 @@ from tests.durability.test_kill import ROUNDS, SEED
 ROWS = 1500
 ENDS_SECONDS = 2.0
 """What is promised on an idle machine; a busy one gets three times as much."""
+NOTHING: Mapping[str, str] = {}
 COLUMNS = ", ".join(f"{name} text" for name in FIELDS)
 
 
@@ -79,7 +84,9 @@ def city(request: pytest.FixtureRequest, pair: Pair) -> City:
     return City(pair, database)
 
 
-def cut_off(pair: Pair, number: signal.Signals, seconds: float, *words: str) -> tuple[int, str]:
+def cut_off(
+    pair: Pair, number: signal.Signals, seconds: float, *words: str, environment: Mapping[str, str] = NOTHING
+) -> tuple[int, str]:
     """Run a command of the city and send it a signal after so long; its exit code and standard output."""
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     job = subprocess.Popen(
@@ -87,6 +94,7 @@ def cut_off(pair: Pair, number: signal.Signals, seconds: float, *words: str) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **environment},
     )
     time.sleep(seconds)
     job.send_signal(number)
@@ -184,6 +192,24 @@ def test_a_read_that_gives_nothing_is_ended_and_the_server_told(stuck: City, num
     code, out = cut_off(stuck.pair, number, 4.0, "digest", "permits")
     assert check_interrupted(code, out, -1)
     assert not stuck.still_read()
+
+
+def test_a_queued_reconciliation_that_was_cut_off_has_no_outcome_and_is_done_again(stuck: City) -> None:
+    home = stuck.pair.city.home
+    with contextlib.closing(Workspace(home).open_store("update")) as store:
+        run_id = runs.enqueue(store, "permits", Scope(), "api").id
+        assert runs.claim(store, "w") is not None
+        code, _ = cut_off(
+            stuck.pair, signal.SIGTERM, 5.0, "run-reconciliation", run_id, environment={"DUIZHANG_WORKER": "w"}
+        )
+        assert code == 2
+        row = runs.get(store, run_id)
+        assert row is not None
+        assert (row.state, row.verdict, row.error) == ("running", None, None)
+        runs.release(store, run_id, "w", told_to_stop=True)
+        row = runs.get(store, run_id)
+        assert row is not None
+        assert (row.state, row.attempts) == ("queued", 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

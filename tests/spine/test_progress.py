@@ -16,6 +16,9 @@ from contextlib import closing
 import pytest
 
 from ledger.cli import speech, watch
+from ledger.reconcile import runs
+from ledger.reconcile.scope import Scope
+from ledger.workspace import Workspace
 from tests.conftest import Pair, permit
 
 ROWS = 1200
@@ -129,6 +132,20 @@ def test_the_limit_holds_and_that_of_the_command_goes_before_that_of_the_setting
     assert took() >= 1.9
     assert took("--limit-rate", "400") >= 2.9
     assert took("--limit-rate", "1000000") < 1.9
+
+
+def test_the_limit_holds_for_what_the_api_has_queued(filled: Pair) -> None:
+    settings(filled, "limit_rate = 400")
+    workspace = Workspace(filled.city.home)
+    with closing(workspace.open_store("update")) as store:
+        run_id = runs.enqueue(store, "permits", Scope(), "api").id
+        assert runs.claim(store, "w") is not None
+        began = time.monotonic()
+        assert runs.perform(workspace, run_id, "w") == 1
+        assert time.monotonic() - began >= 2.9
+        row = runs.get(store, run_id)
+        assert row is not None
+        assert (row.state, row.verdict, row.progress_rows) == ("finished", "differences", ROWS)
 
 
 @pytest.mark.parametrize("rate", ["0", "9", "-5", "2000000000"])
