@@ -47,7 +47,7 @@ class Clock:
     [
         (chunk, busy)
         for chunk in (1, 7, 999, 1000, 1001, 16_384, 100_000)
-        for busy in (0.0, 0.0005, 0.9)
+        for busy in (0.0, 0.0005, 0.9, 5.0)
         if busy < chunk / 1000
     ],
 )
