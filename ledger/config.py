@@ -19,6 +19,8 @@ from ledger.errors import InputError
 PARTY_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}", re.ASCII)
 
+LIMIT_RATES = (10, 1_000_000_000)
+"""Least and most rows a second: with fewer than the least the pause after a chunk would be taken for a lost connection."""
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 Origin = Literal["own", "delivery"]
@@ -38,7 +40,10 @@ class FileDefaults:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Where a catalog's rows live: `[source.<catalog id>]`. `columns` maps field names to column names."""
+    """Where a catalog's rows live: `[source.<catalog id>]`. `columns` maps field names to column names.
+
+    `limit_rate` is how many rows a second may be read, `timeout_seconds` how long one reading may take; None: no limit.
+    """
 
     url: str
     table: str
@@ -47,6 +52,8 @@ class SourceConfig:
     batch_column: str | None = None
     row_version_column: str | None = None
     file: FileDefaults = field(default_factory=FileDefaults)
+    limit_rate: int | None = None
+    timeout_seconds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +226,8 @@ def _source(table: object, prefix: str, where: str) -> SourceConfig:
     if not isinstance(table, dict):
         raise _wrong(prefix.rstrip("."), "table", where)
     known = {"url", "table", "view", "origin", "columns", "batch_column", "row_version_column", "file"}
-    _only(table, known, prefix, where)
+    limits = {"limit_rate": LIMIT_RATES, "timeout_seconds": (1, 7 * 86_400)}
+    _only(table, known | set(limits), prefix, where)
     if ("table" in table) == ("view" in table):
         raise InputError(
             "config.source_table",
@@ -256,6 +264,7 @@ def _source(table: object, prefix: str, where: str) -> SourceConfig:
         batch_column=_optional_text(table, "batch_column", prefix, where),
         row_version_column=version_column,
         file=_file(_table(table, "file", where, prefix), f"{prefix}file.", where),
+        **{name: _count(table, name, prefix, where, 0, *bounds) for name, bounds in limits.items() if name in table},
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
+from ledger.interruption import check
+
 Rows = TypeVar("Rows", bound=Sized)
-Listener = Callable[[str, str, int | None], None]
-"""Called with what is being done (Chinese, English) and the rows done so far, None when it is finished."""
+Listener = Callable[[str, str, int | None, int | None], None]
+"""Called with what is being done (Chinese, English), the rows done so far, None when it is finished, and about how many there are, None
+where that is not known."""
 
 _listener: Listener | None = None
 
@@ -18,15 +21,20 @@ def listen(listener: Listener | None) -> None:
     _listener = listener
 
 
-def watched(zh: str, en: str, chunks: Iterable[Rows]) -> Iterator[Rows]:
-    """The same chunks, their rows counted aloud."""
+def watched(zh: str, en: str, chunks: Iterable[Rows], about: Callable[[], int | None] | None = None) -> Iterator[Rows]:
+    """The same chunks, their rows counted aloud; `about` tells how many to expect and is asked once, before the first, if somebody
+    listens. KeyboardInterrupt between two chunks once the process was told to end."""
     done = 0
+    expected = about() if about is not None and _listener is not None else None
     try:
+        if _listener is not None:
+            _listener(zh, en, 0, expected)
         for chunk in chunks:
+            check()
             yield chunk
             done += len(chunk)
             if _listener is not None:
-                _listener(zh, en, done)
+                _listener(zh, en, done, expected)
     finally:
         if _listener is not None:
-            _listener(zh, en, None)
+            _listener(zh, en, None, expected)

@@ -6,7 +6,7 @@ finding otherwise, until somebody accepts it by name; rows with findings are nev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -24,8 +24,10 @@ from ledger.catalog import Catalog
 from ledger.chain.registry import AnchorRecord
 from ledger.descriptor import Descriptor
 from ledger.errors import InputError
-from ledger.kernel.entries import Kernel
+from ledger.kernel.chunk import Chunk
+from ledger.kernel.entries import Kernel, Result
 from ledger.kernel.sorting import TAG, EntryIndex, order_of, words_of
+from ledger.progress import watched
 from ledger.reconcile.approval import Asked, Proposed, Request, Seconded, close, lapse, person, propose_all, review
 from ledger.reconcile.findings import Finding, Kind
 from ledger.reconcile.lawful import load_ledger
@@ -234,7 +236,13 @@ def _drafts(
         archive = stack.enter_context(job.book.archive_writer(catalog, descriptor.batch_id.hex()))
         begun.append((descriptor, EntryIndex(entries), Builder(catalog, reading.keys, archive=archive), archive))
     kept = None if reading.kept is None else reading.kept.pairs
-    pairs = Kernel(catalog, reading.keys).run_all(reading.table.scan()) if kept is None else kept
+    if kept is None:
+        chunks = watched(
+            "读取要上链的行", "reading what is to be anchored", reading.table.scan(), reading.table.about_rows
+        )
+        pairs: Iterable[tuple[Chunk, Result]] = Kernel(catalog, reading.keys).run_all(chunks)
+    else:
+        pairs = kept
     for chunk, result in pairs:
         found = np.ascontiguousarray(result.entries[:, TAG])
         for _, index, builder, _ in begun:

@@ -18,6 +18,8 @@ from ledger.catalog import Catalog, parse_catalog
 from ledger.config import Config, SourceConfig, load_config
 from ledger.errors import InputError
 from ledger.keys import ExchangeKey, parse_key
+from ledger.pace import Pace
+from ledger.source.paced import PacedSource
 from ledger.source.source import Source
 from ledger.source.table import open_table
 from ledger.store.db import Mode, Store, open_store
@@ -38,10 +40,15 @@ class KnownCatalog:
 
 
 class Workspace:
-    """The folder `root`; raises InputError `workspace.missing` if it holds no duizhang.toml."""
+    """The folder `root`; raises InputError `workspace.missing` if it holds no duizhang.toml.
 
-    def __init__(self, root: Path) -> None:
+    `limit_rate`, rows a second, goes before that of the settings.
+    """
+
+    def __init__(self, root: Path, *, limit_rate: int | None = None) -> None:
         self.root = root
+        self._limit_rate = limit_rate
+        self._paces: dict[str, Pace] = {}
         self.config: Config = load_config(root / "duizhang.toml")
 
     @property
@@ -123,7 +130,7 @@ class Workspace:
 
     @contextmanager
     def open_source(self, catalog: Catalog) -> Iterator[Source]:
-        """One consistent, read-only read of the catalog's source."""
+        """One consistent, read-only read of the catalog's source, as fast and as long as the operator allows."""
         source = self.source(catalog)
         with open_table(
             source.url,
@@ -133,8 +140,15 @@ class Workspace:
             batch_column=source.batch_column,
             row_version_column=source.row_version_column,
             base=self.root,
+            timeout_seconds=source.timeout_seconds,
         ) as table:
-            yield table
+            rate = self._limit_rate or source.limit_rate
+            if rate is None and source.timeout_seconds is None:
+                yield table
+                return
+            # One for all readings of a job: it reads a table more than once.
+            pace = None if rate is None else self._paces.setdefault(catalog.id, Pace(rate))
+            yield PacedSource(table, catalog.id, pace, source.timeout_seconds)
 
     def exchange_key(self, party: str = OWN) -> ExchangeKey:
         """The newest epoch of the key shared with `party`, or of the own sources' key."""

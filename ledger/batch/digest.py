@@ -44,7 +44,7 @@ def digest(
     if file is None:
         builder = Builder(catalog, key.for_catalog(catalog))
         with workspace.open_source(catalog) as table:
-            builder.add_all(watched("读取数据源", "reading the source", table.scan()))
+            builder.add_all(watched("读取数据源", "reading the source", table.scan(), table.about_rows))
             if builder.bad:
                 raise bad_rows(builder.bad, table.where)
             built, ignored = builder.finish(table.where, table.scan), tuple(table.ignored)

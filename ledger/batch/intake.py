@@ -49,7 +49,7 @@ def build_from_file(file: RowsFile, builder: Builder, quarantine: Path | None) -
             "the quarantine file exists and is not overwritten; name another or move it away",
             str(quarantine),
         )
-    builder.add_all(watched("读取文件", "reading the file", file.scan()))
+    builder.add_all(watched("读取文件", "reading the file", file.scan(), file.about_rows))
     if builder.bad and quarantine is None:
         raise bad_rows(builder.bad, file.where)
     built = builder.finish(file.where, file.scan)

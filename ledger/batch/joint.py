@@ -70,6 +70,9 @@ class _Under:
     def notes(self) -> Sequence[tuple[str, str]]:
         return self.joint.table.notes
 
+    def about_rows(self) -> int | None:
+        return self.joint.table.about_rows()
+
     def scan(self) -> Iterator[Chunk]:
         for chunk in self.joint.table.scan():
             yield self.joint.part(chunk, self.catalog)

@@ -132,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=say("同时给出 M 个单元的差异摘要（明文）", "also the sketch of M cells, in clear"),
     )
     _file_options(digest)
+    _limit_rate(digest)
 
     send = add("send", "delivery", "发送方：把一次下发登记上链", "the sender's side of a delivery")
     _delivery_options(send, "--to")
@@ -171,6 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
         "seal own new rows, anchor what is ready; idempotent",
     )
     anchor.add_argument("catalog", metavar="CATALOG", nargs="*")
+    _limit_rate(anchor)
 
     reconcile = add(
         "reconcile",
@@ -200,6 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PARTY",
         help=say("与该方在链上的登记逐批核对", "batch by batch against what PARTY anchored"),
     )
+    _limit_rate(reconcile)
     # What the API starts: a reconciliation that was asked for and stands in the store.
     add_hidden("run-reconciliation", "runs").add_argument("id", metavar="ID")
 
@@ -315,12 +318,13 @@ def build_parser() -> argparse.ArgumentParser:
     _two_parties(add, common)
 
     add("fsck", "checking", "台账自查：文件、归档、链上存证", "the store against itself and the chain")
-    add(
+    nightly = add(
         "nightly",
         "nightly",
         "夜间作业：续办、接收、对账、封存、上链、简报",
         "nightly job: resume, receive, reconcile, seal, anchor, brief",
     )
+    _limit_rate(nightly)
 
     serve = add("serve", "serving", "对账接口服务（HTTP，/v1）", "the reconciliation API (HTTP, /v1)")
     serve.add_argument(
@@ -520,6 +524,10 @@ def _common() -> argparse.ArgumentParser:
         "-C", dest="workspace", metavar="DIR", default=argparse.SUPPRESS,
         help=say("工作区目录（或 DUIZHANG_HOME；默认当前目录）", "workspace (or DUIZHANG_HOME; default: this folder)"),
     )  # fmt: skip
+    common.add_argument(
+        "--progress", action="store_true", default=argparse.SUPPRESS,
+        help=say("不在终端时也在标准错误上每隔几秒报告进度", "tell progress on standard error every few seconds, also without a terminal"),
+    )  # fmt: skip
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=say("输出 JSON", "print JSON"))
     common.add_argument(
         "--lang", choices=("zh", "en"), default=argparse.SUPPRESS, help=say("语言", "language (or DUIZHANG_LANG)")
@@ -539,6 +547,18 @@ def _action(
     en: str,
 ) -> argparse.ArgumentParser:
     return actions.add_parser(name, help=say(zh, en), description=say(zh, en), parents=[common], allow_abbrev=False)
+
+
+def _limit_rate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit-rate",
+        metavar="ROWS",
+        type=int,
+        help=say(
+            "从数据库读取每秒至多这么多行（默认按 [source.<目录>] limit_rate）",
+            "read at most so many rows a second from a database (default: limit_rate of [source.<catalog>])",
+        ),
+    )
 
 
 def _file_options(parser: argparse.ArgumentParser) -> None:
@@ -573,4 +593,5 @@ def _delivery_options(parser: argparse.ArgumentParser, direction: str) -> None:
     parser.add_argument(
         direction, dest="party", metavar="PARTY", required=True, help=say("对方名称", "the other party")
     )
+    _limit_rate(parser)
     _file_options(parser)

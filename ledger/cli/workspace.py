@@ -9,6 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ledger.config import LIMIT_RATES
+from ledger.errors import InputError
 from ledger.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -17,7 +19,30 @@ if TYPE_CHECKING:
 
 def here(args: argparse.Namespace) -> Workspace:
     """The workspace of `-C`, else DUIZHANG_HOME, else the current folder."""
-    return Workspace(Path(args.workspace or os.environ.get("DUIZHANG_HOME") or "."))
+    root = Path(args.workspace or os.environ.get("DUIZHANG_HOME") or ".")
+    return Workspace(root, limit_rate=_limit_rate(args))
+
+
+def _limit_rate(args: argparse.Namespace) -> int | None:
+    rate: int | None = getattr(args, "limit_rate", None)
+    if rate is None:
+        return None
+    least, most = LIMIT_RATES
+    if not least <= rate <= most:
+        raise InputError(
+            "usage",
+            f"--limit-rate 应为 {least}–{most} 之间的整数（行/秒），现为 {rate}",
+            f"--limit-rate must be a whole number of rows a second, {least}-{most}, not {rate}",
+            "--limit-rate",
+        )
+    if args.command in ("digest", "send") and args.file is not None:
+        raise InputError(
+            "usage",
+            "--limit-rate 只放慢对数据库的读取；文件总是全速读取",
+            "--limit-rate slows down the reading of a database; a file is read at full speed",
+            "--limit-rate",
+        )
+    return rate
 
 
 @contextmanager

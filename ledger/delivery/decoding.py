@@ -22,6 +22,7 @@ from ledger.delivery.incoming import Incoming
 from ledger.errors import InputError
 from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG
+from ledger.progress import watched
 from ledger.store.archive import ArchiveWriter, among
 
 Entries = npt.NDArray[np.uint8]
@@ -74,7 +75,8 @@ def _unaccounted(job: Job, incoming: Incoming, ledger: StreamLedger) -> Entries:
     kernel = Kernel(incoming.catalog, incoming.keys)
     later = ledger.after(incoming.batch)
     with job.workspace.open_source(incoming.catalog) as table:
-        for chunk, result in kernel.run_all(table.scan()):
+        chunks = watched("读取数据源", "reading the source", table.scan(), table.about_rows)
+        for chunk, result in kernel.run_all(chunks):
             tags = np.ascontiguousarray(result.entries[:, TAG])
             keys = ledger.history.lookup(tags)
             keep = keys < 0
@@ -97,7 +99,8 @@ def keep_lawful(job: Job, incoming: Incoming, theirs: Entries, told: Sequence[To
     with job.book.archive_writer(incoming.catalog, incoming.batch.batch_id) as archive:
         builder = Builder(incoming.catalog, incoming.keys, archive=archive)
         with job.workspace.open_source(incoming.catalog) as table:
-            held = add_among(builder, table.scan(), theirs)
+            chunks = watched("读取收到的行", "reading what landed", table.scan(), table.about_rows)
+            held = add_among(builder, chunks, theirs)
         for row in np.flatnonzero(~held).tolist():
             entry, it = theirs[row], told[row]
             if it.canonical is not None:

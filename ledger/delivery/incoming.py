@@ -21,6 +21,7 @@ from ledger.errors import InputError
 from ledger.kernel.entries import Kernel
 from ledger.kernel.sorting import TAG
 from ledger.keys import CatalogKeys
+from ledger.progress import watched
 from ledger.source.load import Upsert, load_rows
 from ledger.store import models
 from ledger.store.archive import among
@@ -151,7 +152,7 @@ def load_file(job: Job, incoming: Incoming, file: FileOptions) -> None:
     withdrawn: dict[bytes, dict[str, str | None]] = {}
     names = list(incoming.catalog.by_name)
     with file.open(incoming.catalog) as delivered:
-        for chunk in delivered.scan():
+        for chunk in watched("读取要入库的行", "reading what is to be loaded", delivered.scan(), delivered.about_rows):
             result = kernel.run(chunk)
             columns = [result.values[name].to_pylist() for name in names]
             keys = result.record_keys.to_pylist()

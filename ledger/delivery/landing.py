@@ -67,7 +67,7 @@ class Landing:
 
     def rows(self, source: Source) -> Iterator[tuple[Chunk, Result]]:
         """The landed rows, chunk by chunk; unreadable ones stand in the result's `refused`."""
-        chunks = watched("查看入库情况", "looking at what landed", source.scan())
+        chunks = watched("查看入库情况", "looking at what landed", source.scan(), source.about_rows)
         for chunk, result in self.kernel.run_all(chunks):
             keep = self._landed(chunk, result)
             yield chunk, result_of(result, keep)

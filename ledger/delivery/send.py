@@ -17,6 +17,7 @@ from ledger.chain.registry import AnchorRecord
 from ledger.counterpart.sketches import sketch_for
 from ledger.descriptor import batch_number
 from ledger.errors import InputError
+from ledger.progress import watched
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def _from_source(job: Job, catalog: Catalog, builder: Builder, number: str) -> B
             catalog.id,
         )
     with job.workspace.open_source(catalog) as table:
-        builder.add_all(table.scan(), lambda chunk: batch_mask(chunk, number))
+        chunks = watched("读取数据源", "reading the source", table.scan(), table.about_rows)
+        builder.add_all(chunks, lambda chunk: batch_mask(chunk, number))
         if builder.bad:
             raise bad_rows(builder.bad, table.where)
         if not builder.rows:

@@ -54,7 +54,7 @@ def held_of(job: Job, awaited: Awaited, table: Source, archive: ArchiveWriter | 
     batches = job.streams.all_batches(awaited.batch.stream)
     beside = archived_entries(job.book, batches, beside=awaited.ledger.known)
     unreadable = stated = 0
-    for chunk, result in kernel.run_all(watched("核对快照", "stating what is held", table.scan())):
+    for chunk, result in kernel.run_all(watched("核对快照", "stating what is held", table.scan(), table.about_rows)):
         unreadable += len(result.refused)
         tags = np.ascontiguousarray(result.entries[:, TAG])
         now = (awaited.later.lookup(tags) < 0) & ~among(tags, awaited.ledger.apart)

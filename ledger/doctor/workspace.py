@@ -18,6 +18,7 @@ from ledger.chain.identity import Block, Identity, check_identity
 from ledger.chain.local import LocalChain
 from ledger.chain.registry import Registry, Roles
 from ledger.chain.rpc import Rpc
+from ledger.config import SourceConfig
 from ledger.doctor.diagnosis import Diagnosis, fine, problem, skipped, warning, wrong
 from ledger.errors import LedgerError
 from ledger.store import models
@@ -86,13 +87,31 @@ def _sources(workspace: Workspace) -> Iterator[Diagnosis]:
         try:
             catalog = pick_catalog(workspace.catalogs, catalog_id).catalog
             with workspace.open_source(catalog) as source:
-                where, ignored = source.where, source.ignored
+                where, ignored, about = source.where, source.ignored, source.about_rows()
         except LedgerError as error:
             yield wrong(name, error)
             continue
         rest = f"；未采用的列：{', '.join(ignored)}" if ignored else ""
         rest_en = f"; columns ignored: {', '.join(ignored)}" if ignored else ""
         yield fine(name, f"可读，列齐全{rest}", f"readable, all columns there{rest_en}", where)
+        yield from _too_slow(name, workspace.source(catalog), about, where)
+
+
+def _too_slow(name: str, source: SourceConfig, about: int | None, where: str) -> Iterator[Diagnosis]:
+    """A reading that its own limits will not let come to an end."""
+    rate, seconds = source.limit_rate, source.timeout_seconds
+    if rate is None or seconds is None or about is None or about <= rate * seconds:
+        return
+    yield warning(
+        name,
+        "doctor.source_too_slow",
+        f"约 {about:,} 行，按 limit_rate = {rate} 至少要读 {about // rate:,} 秒，而 timeout_seconds = {seconds}：读不完就会中止",
+        f"about {about:,} rows take at least {about // rate:,} seconds at limit_rate = {rate}, and timeout_seconds is {seconds}: a "
+        "reading is given up before its end",
+        f"在 duizhang.toml 的 [{name.replace(' ', '.')}] 放宽 timeout_seconds 或 limit_rate",
+        f"allow more with timeout_seconds or limit_rate in [{name.replace(' ', '.')}] of duizhang.toml",
+        where,
+    )
 
 
 # ---- the chain ----

@@ -67,7 +67,7 @@ def look(job: Job, catalog: Catalog, wanted: Sequence[Named]) -> Traces:
 def _in_source(workspace: Workspace, catalog: Catalog, kernel: Kernel, wanted: Sequence[Named]) -> dict[bytes, int]:
     rows = {named.record_key: 0 for named in wanted}
     with workspace.open_source(catalog) as table:
-        for chunk in watched("查看数据源", "looking at the source", table.scan()):
+        for chunk in watched("查看数据源", "looking at the source", table.scan(), table.about_rows):
             for key in _keys_of(kernel, chunk):
                 if key in rows:
                     rows[key] += 1

@@ -415,7 +415,7 @@ def _beating(store: Store, run_id: str, worker: str) -> Iterator[None]:
     lost = threading.Event()
     rows = 0
 
-    def hear(zh: str, en: str, count: int | None) -> None:
+    def hear(zh: str, en: str, count: int | None, about: int | None) -> None:
         nonlocal rows
         rows = rows if count is None else count
         if lost.is_set():

@@ -158,9 +158,12 @@ def read_and_compare(
             picked=None if scope.whole else picked,
             consents=[consents(job, it.ledger, picked, it.tags) for it in ledger.left],
         )
+        # A run that was cut off begins this reading anew: its transaction is gone, and parts of two states of the source are no
+        # state that ever was.
         # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
         # that was moved to another batch number, or entered twice, must not get away.
-        chunks = watched("比对数据源", "comparing the source", (table if joint is None else joint.table).scan())
+        whole = table if joint is None else joint.table
+        chunks = watched("比对数据源", "comparing the source", whole.scan(), whole.about_rows)
         kept = Kept() if keep and scope.whole and joint is None else None
         if joint is None:
             for chunk, result in kernel.run_all(chunks):

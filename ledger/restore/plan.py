@@ -17,6 +17,7 @@ from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel
 from ledger.keys import CatalogKeys
+from ledger.progress import watched
 from ledger.reconcile.findings import Finding, Kind
 from ledger.reconcile.source import Reading, Reconciliation, read_and_compare
 from ledger.record import MASK, Refusal, normal, record_key
@@ -181,7 +182,9 @@ def _observed(reading: Reading, wanted: set[bytes]) -> dict[bytes, dict[str, str
     if not wanted:
         return found
     kernel = Kernel(reading.catalog, reading.keys)
-    for chunk in reading.table.scan():
+    for chunk in watched(
+        "查看要恢复的行", "looking at the rows to restore", reading.table.scan(), reading.table.about_rows
+    ):
         for row, tag in rows_of(kernel, chunk, wanted):
             found[tag] = texts_of(chunk, row)
     return found

@@ -65,7 +65,7 @@ def read_rows(joint: Joint, then: CatalogKeys, now: CatalogKeys) -> Rows:
     """All rows of a read, under both series."""
     old, new = Kernel(then.catalog, then), Kernel(now.catalog, now)
     parts: list[tuple[Bytes2D, Mask, Mask, Bytes2D, Mask, Mask]] = []
-    for chunk in watched("衔接", "reading for the bridge", joint.table.scan()):
+    for chunk in watched("衔接", "reading for the bridge", joint.table.scan(), joint.table.about_rows):
         size = len(chunk)
         before = _whole(old.run(joint.part(chunk, then.catalog)), size)
         parts.append((*before, *_whole(new.run(joint.part(chunk, now.catalog)), size)))
@@ -134,6 +134,11 @@ class ArchivedRows:
     def notes(self) -> Sequence[tuple[str, str]]:
         """None."""
         return ()
+
+    def about_rows(self) -> int | None:
+        """The live keys."""
+        live = self.ledger.history.live
+        return int(np.count_nonzero(live if self.among is None else live & self.among))
 
     def scan(self) -> Iterator[Chunk]:
         """A row for each live key (of those marked `among`) whose plaintext is archived; fields of other versions are null."""

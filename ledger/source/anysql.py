@@ -80,6 +80,10 @@ class AnySource:
         """Columns neither declared nor the batch or row version column."""
         return self.layout.ignored
 
+    def about_rows(self) -> int | None:
+        """None: each kind of database has its own way to tell."""
+        return None
+
     def scan(self) -> Iterator[Chunk]:
         """All rows, in no particular order; `Chunk.numbers` counts them from 1."""
         names = list(self._catalog.by_name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Callable
@@ -74,6 +75,19 @@ def open_stream(path: Path) -> Stream:
         file.close()
         raise os_error(error, str(path)) from error
     return file if kind is None else _Unpacked(file, kind, str(path))
+
+
+def about_lines(path: Path, looked_at: int = 1 << 20) -> int | None:
+    """About how many lines a file has, from how long its first are; None if it is compressed or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            sample = file.read(looked_at)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+    if not sample or compression_of(sample[:16]) is not None:
+        return None
+    return size * sample.count(b"\n") // len(sample)
 
 
 def open_bytes(path: Path) -> BinaryIO:

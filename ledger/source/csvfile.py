@@ -25,7 +25,7 @@ from ledger.catalog import Catalog
 from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.record import Unreadable, shown
-from ledger.source.compressed import open_stream
+from ledger.source.compressed import about_lines, open_stream
 from ledger.source.csvblocks import (
     BLOCK_BYTES,
     Block,
@@ -90,6 +90,10 @@ class CsvFile:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
+
+    def about_rows(self) -> int | None:
+        """By the length of the lines at the beginning; None for a compressed file."""
+        return about_lines(self._path)
 
     def scan(self) -> Iterator[Chunk]:
         """All rows, in the file's order; `Chunk.numbers` are physical lines, the first line is 1, `Chunk.raw` is there.

@@ -54,6 +54,9 @@ class RowsFile(Protocol):
         self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None
     ) -> None: ...
 
+    def about_rows(self) -> int | None:
+        """About how many rows there are; None where only reading them would tell. For progress alone."""
+
     def scan(self) -> Iterator[Chunk]:
         """All rows in the file's order, the same each time, `Chunk.raw` there; `Chunk.numbers` are physical lines of a
         CSV, rows of a sheet, or rows of a Parquet file counted from 1."""

@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 
 from ledger.catalog import Catalog, Field, FieldType
 from ledger.errors import InputError, SourceError
+from ledger.interruption import stoppable
 from ledger.kernel.chunk import Chunk
 from ledger.record import Refusal
 from ledger.source.layout import (
@@ -103,8 +104,10 @@ class MariaSource:
         layout: Layout,
         columns: Mapping[str, _Column],
         where: str,
+        schema: str,
     ) -> None:
         self.layout = layout
+        self._schema = schema
         self.notes: Sequence[tuple[str, str]] = (_VIEW,) if layout.is_view else ()
         self._connection = connection
         self._catalog = catalog
@@ -120,6 +123,15 @@ class MariaSource:
     def ignored(self) -> Sequence[str]:
         """Columns neither declared nor the batch or row version column."""
         return self.layout.ignored
+
+    def about_rows(self) -> int | None:
+        """As the engine's statistics have it; None for a view."""
+        found = _rows(
+            self._connection,
+            "SELECT table_rows FROM information_schema.tables WHERE table_schema = %s AND table_name = %s",
+            (self._schema, self.layout.table),
+        )
+        return int(found[0][0]) if found and found[0][0] is not None else None
 
     def scan(self) -> Iterator[Chunk]:
         """All rows, in no particular order; `Chunk.numbers` counts them from 1. The same rows each time, one scan at a time."""
@@ -162,6 +174,7 @@ def open_source(
     columns: Mapping[str, str] | None = None,
     batch_column: str | None = None,
     row_version_column: str | None = None,
+    timeout_seconds: int | None = None,
 ) -> Iterator[MariaSource]:
     """Read `table` (`database.table` for another database than the URL's) as records of `catalog`; everything in the block sees one
     state of it. Parameters as in `table.open_table`.
@@ -180,6 +193,8 @@ def open_source(
         )  # fmt: skip
         kinds = {name: (column.kind, column.declared) for name, column in by_name.items()}
         check_kinds(layout, catalog, kinds, CAST, where)
+        if timeout_seconds is not None:
+            _limit(connection, timeout_seconds)
         with connection.cursor() as cursor:
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
             # Takes the table's metadata lock for as long as the transaction lasts: nobody can drop or change it meanwhile.
@@ -188,7 +203,7 @@ def open_source(
             raise SourceError(
                 "source.changed", "打开期间表结构被修改，请重新运行", "the table was changed while it was opened; run again", where
             )  # fmt: skip
-        yield MariaSource(connection, catalog, layout, by_name, where)
+        yield MariaSource(connection, catalog, layout, by_name, where, found.schema)
 
 
 def describe_table(url: URL, table: str) -> TableShape:
@@ -280,7 +295,8 @@ def _connected(url: URL, where: str) -> Iterator[Any]:
         _require_all_of_now(connection, where)
         # The handshake is over: from here on a silence may be a long one, but not an endless one.
         connection._read_timeout = READ_SECONDS
-        yield connection
+        with stoppable(lambda: _kill_query(given, connection)):
+            yield connection
     except (pymysql.err.Error, OSError) as error:
         raise _source_error(error, url, where) from error
     except UnicodeDecodeError as error:
@@ -291,6 +307,21 @@ def _connected(url: URL, where: str) -> Iterator[Any]:
         if connection is not None and connection.open:
             # Without a goodbye: a scan that was given up has rows under way.
             connection._force_close()
+
+
+def _limit(connection: Any, seconds: int) -> None:
+    """Have the server end a statement after so long: each of the two kinds has a name and a unit of its own."""
+    maria = "mariadb" in connection.get_server_info().lower()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SET SESSION {f'max_statement_time = {seconds}' if maria else f'max_execution_time = {seconds * 1000}'}"
+        )
+
+
+def _kill_query(given: Mapping[str, Any], connection: Any) -> None:
+    """Without this the server would go on with a query nobody waits for until it has rows to send."""
+    with contextlib.closing(pymysql.connect(**{**given, "connect_timeout": 2, "read_timeout": 2})) as other:
+        other.cursor().execute(f"KILL QUERY {connection.thread_id()}")
 
 
 def _require_all_of_now(connection: Any, where: str) -> None:

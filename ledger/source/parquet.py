@@ -78,6 +78,14 @@ class ParquetFile:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
+    def about_rows(self) -> int | None:
+        """As the file's footer has it."""
+        try:
+            return int(self._open().metadata.num_rows)
+        except (pa.ArrowException, OSError, ValueError, OverflowError):
+            # What is wrong with the file the reading says.
+            return None
+
     def scan(self) -> Iterator[Chunk]:
         """All rows in the file's order; `Chunk.numbers` counts them from 1."""
         ordinal = 1

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 
 from ledger.catalog import Catalog, Field
 from ledger.errors import SourceError
+from ledger.interruption import stoppable
 from ledger.kernel.ahead import in_order
 from ledger.kernel.chunk import Chunk
 from ledger.source import pgbinary
@@ -72,6 +73,11 @@ class PostgresSource:
         """Columns neither declared nor the batch or row version column."""
         return self.layout.ignored
 
+    def about_rows(self) -> int | None:
+        """What the planner expects, which it knows of views and partitions too."""
+        found = self._connection.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM {self.layout.reference}").fetchone()
+        return None if found is None else int(found[0][0]["Plan"]["Plan Rows"])
+
     def scan(self) -> Iterator[Chunk]:
         """All rows, in no particular order; `Chunk.numbers` counts them from 1. The same rows each time.
 
@@ -93,6 +99,7 @@ def open_source(
     batch_column: str | None = None,
     row_version_column: str | None = None,
     lock_seconds: float = LOCK_SECONDS,
+    timeout_seconds: int | None = None,
 ) -> Iterator[PostgresSource]:
     """Read `table` (`schema.table` if it is not on the search path) as records of `catalog`; everything in the block
     sees one state of it, and nobody can drop or empty it meanwhile. Parameters as in `table.open_table`.
@@ -102,12 +109,14 @@ def open_source(
     """
     address = address_of(url)
     where = f"{address.shown}:{table}"
-    with connected(address, where, lock_seconds) as connection:
+    with connected(address, where, lock_seconds) as connection, stoppable(connection.cancel_safe):
         found = find_table(connection, table, where)
         # From here on with its schema: a search path can mean another table than the one somebody has in mind.
         where = f"{address.shown}:{found.schema}.{found.name}"
         require_rights(connection, found, ["SELECT"], where)
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if timeout_seconds is not None:
+            connection.execute(f"SET LOCAL statement_timeout = {timeout_seconds * 1000}")
         if found.is_lockable:
             # Before the first query, which fixes the state that is read: a TRUNCATE between the two would show an older
             # state an empty table.

@@ -23,5 +23,11 @@ class Source(Protocol):
     def notes(self) -> Sequence[tuple[str, str]]:
         """What limits an answer drawn from it, in Chinese and English: an untested kind of database, no snapshot …"""
 
+    def about_rows(self) -> int | None:
+        """About how many rows there are, as far as that costs next to nothing to find out; None if it does not. For progress alone.
+
+        Not while a scan runs: a connection does one thing at a time.
+        """
+
     def scan(self) -> Iterator[Chunk]:
         """All rows in bounded memory, in no order anyone may rely on; the same rows each time it is called."""

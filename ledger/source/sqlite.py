@@ -17,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from ledger.catalog import Catalog, Field, FieldType
+from ledger.interruption import stoppable
 from ledger.kernel.chunk import Chunk
 from ledger.record import Refusal, text_of
 from ledger.source.layout import ColumnShape, Layout, TableShape, in_any_case, resolve_columns, table_missing
-from ledger.source.sqlitefile import BUSY_SECONDS, connected, path_of
+from ledger.source.sqlitefile import BUSY_SECONDS, about_rows, connected, deadline, path_of
 from ledger.source.values import Refused, chunk_of, refuse, selected, texts_of, version_of
 
 CHUNK_BYTES = 8 << 20
@@ -38,8 +39,16 @@ class SqliteSource:
 
     notes: Sequence[tuple[str, str]] = ()
 
-    def __init__(self, connection: sqlite3.Connection, catalog: Catalog, layout: Layout, where: str) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        catalog: Catalog,
+        layout: Layout,
+        where: str,
+        timeout_seconds: int | None = None,
+    ) -> None:
         self.layout = layout
+        self._timeout_seconds = timeout_seconds
         self._connection = connection
         self._catalog = catalog
         self._where = where
@@ -54,14 +63,19 @@ class SqliteSource:
         """Columns neither declared nor the batch or row version column."""
         return self.layout.ignored
 
+    def about_rows(self) -> int | None:
+        """By the first and last rowid, which counts deleted rows too; None where rowids say nothing."""
+        return about_rows(self._connection, self.layout.reference)
+
     def scan(self) -> Iterator[Chunk]:
         """All rows, in no particular order; `Chunk.numbers` counts them from 1. The same rows each time.
 
         `extra["batch"]`, if a batch column was named, is its text in the normal form of `code`; `extra["row_version"]`
         likewise its INTEGER, or microseconds since the epoch for a TEXT that F2 reads as a date or time.
         """
-        for _, chunk in scan_table(self._connection, self._catalog, self.layout, list(self._catalog.by_name)):
-            yield chunk
+        with deadline(self._connection, self._timeout_seconds):
+            for _, chunk in scan_table(self._connection, self._catalog, self.layout, list(self._catalog.by_name)):
+                yield chunk
 
 
 @contextmanager
@@ -75,6 +89,7 @@ def open_source(
     row_version_column: str | None = None,
     base: Path | None = None,
     busy_seconds: float = BUSY_SECONDS,
+    timeout_seconds: int | None = None,
 ) -> Iterator[SqliteSource]:
     """Read `table` of the database at `url` as records of `catalog`; everything in the block sees one state of it.
 
@@ -82,20 +97,21 @@ def open_source(
     batch_column        the column that holds the batch number, if there is one
     row_version_column  the column that changes with each change of a row, if there is one
     base                what a relative path in `url` is relative to; default: the working folder
+    timeout_seconds     how long a scan may take: SourceError `source.timeout`
 
     NotBuiltError for a database other than SQLite. SourceError `source.<rule>`: `missing permission locked not_database
     damaged table_missing column_missing column_shared` …; InputError `source.url`.
     """
     path = path_of(url, base or Path())
     where = f"{path}:{table}"
-    with connected(path, "ro", busy_seconds, where) as connection:
+    with connected(path, "ro", busy_seconds, where) as connection, stoppable(connection.interrupt):
         # The first read after BEGIN fixes the state that all later ones see.
         connection.execute("BEGIN")
         layout = resolve_layout(
             connection, table, catalog, columns=columns or {}, batch_column=batch_column,
             row_version_column=row_version_column, where=where,
         )  # fmt: skip
-        yield SqliteSource(connection, catalog, layout, where)
+        yield SqliteSource(connection, catalog, layout, where, timeout_seconds)
 
 
 def resolve_layout(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from ledger.errors import InputError, NotBuiltError, SourceError
 
 BUSY_SECONDS = 10.0
 """How long to wait for another program's lock before giving up."""
+
+_LEAST_ROW_BYTES = 8
+"""Hardly a row takes less room."""
 
 _CODES = {
     sqlite3.SQLITE_BUSY: (
@@ -30,6 +34,7 @@ _CODES = {
     sqlite3.SQLITE_READONLY: ("permission", "没有写入权限", "no permission to write"),
     sqlite3.SQLITE_FULL: ("full", "磁盘已满", "the disk is full"),
     sqlite3.SQLITE_IOERR: ("io", "读写磁盘失败", "reading or writing the disk failed"),
+    sqlite3.SQLITE_INTERRUPT: ("timeout", "查询超时，已中止", "the query took too long and was stopped"),
     sqlite3.SQLITE_CONSTRAINT: ("constraint", "违反了表的约束", "a constraint of the table was violated"),
 }  # fmt: skip
 
@@ -85,6 +90,40 @@ def connected(path: Path, mode: Literal["ro", "rw"], busy_seconds: float, where:
     finally:
         if connection is not None:
             connection.close()
+
+
+@contextmanager
+def deadline(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+    """Interrupt what `connection` is doing if the block takes longer: SQLite itself knows no time-out."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        # It must not strike once the connection is closed, nor the next scan.
+        timer.join()
+
+
+def about_rows(connection: sqlite3.Connection, reference: str) -> int | None:
+    """How many rowids lie between the first and the last of a table; None for a view, and where they are not counted up."""
+    try:
+        # Two queries: of one query with both SQLite would read the whole table.
+        last, first, pages, page = connection.execute(
+            f"SELECT (SELECT max(rowid) FROM {reference}), (SELECT min(rowid) FROM {reference}), "  # noqa: S608 - quoted
+            "(SELECT page_count FROM pragma_page_count), (SELECT page_size FROM pragma_page_size)"
+        ).fetchone()
+    except sqlite3.OperationalError:
+        return None
+    if not isinstance(last, int) or not isinstance(first, int):
+        return None
+    # More rows than the file has room for: numbers that mean something else.
+    span = last - first + 1
+    return span if span <= pages * page // _LEAST_ROW_BYTES else None
 
 
 def source_error(error: sqlite3.Error, where: str) -> SourceError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ledger.catalog import Catalog
-from ledger.errors import InputError
+from ledger.errors import InputError, SourceError
 from ledger.source.layout import ColumnShape, TableShape
+from ledger.source.paced import timed_out
 from ledger.source.source import Source
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def open_table(
     batch_column: str | None = None,
     row_version_column: str | None = None,
     base: Path | None = None,
+    timeout_seconds: int | None = None,
 ) -> Iterator[Source]:
     """Read a table or view as records of `catalog`; everything in the block sees one state of it, or `notes` says why
     it may not.
@@ -38,34 +41,53 @@ def open_table(
     batch_column        the column that holds the batch number, if there is one: `Chunk.extra["batch"]`
     row_version_column  the column that changes with each change of a row, if there is one: `Chunk.extra["row_version"]`
     base                what a relative SQLite path is relative to; default: the working folder
+    timeout_seconds     how long one scan may take; the database ends it by itself, but for kinds that are read through SQLAlchemy
 
     SourceError `source.<rule>`: what is missing, refused or lost, and who must act; InputError `source.url`.
     """
+    began = time.monotonic()
+    try:
+        with _opened(url, table, catalog, columns, batch_column, row_version_column, base, timeout_seconds) as source:
+            yield source
+    except SourceError as error:
+        # Databases tell that a statement was stopped, but not whose time-out it was.
+        if (
+            error.code == "source.timeout"
+            and timeout_seconds is not None
+            and time.monotonic() - began >= timeout_seconds
+        ):
+            raise timed_out(catalog.id, timeout_seconds, error.where, error.en) from error
+        raise
+
+
+def _opened(
+    url: str,
+    table: str,
+    catalog: Catalog,
+    columns: Mapping[str, str] | None,
+    batch_column: str | None,
+    row_version_column: str | None,
+    base: Path | None,
+    timeout_seconds: int | None,
+) -> AbstractContextManager[Source]:
     # Drivers are slow to import and only the one that is used is needed.
     kind = kind_of(url)
-    given = {
-        "columns": columns, "batch_column": batch_column, "row_version_column": row_version_column,
-    }  # fmt: skip
+    given = {"columns": columns, "batch_column": batch_column, "row_version_column": row_version_column}
     if kind == "sqlite":
         from ledger.source import sqlite  # noqa: PLC0415
 
-        with sqlite.open_source(url, table, catalog, **given, base=base) as source:  # type: ignore[arg-type]
-            yield source
-    elif kind == "postgresql":
+        return sqlite.open_source(url, table, catalog, **given, base=base, timeout_seconds=timeout_seconds)  # type: ignore[arg-type]
+    if kind == "postgresql":
         from ledger.source import postgres  # noqa: PLC0415
 
-        with postgres.open_source(parsed_url(url), table, catalog, **given) as pg_source:  # type: ignore[arg-type]
-            yield pg_source
-    elif kind == "mysql":
+        return postgres.open_source(parsed_url(url), table, catalog, **given, timeout_seconds=timeout_seconds)  # type: ignore[arg-type]
+    if kind == "mysql":
         from ledger.source import mariadb  # noqa: PLC0415
 
-        with mariadb.open_source(parsed_url(url), table, catalog, **given) as maria_source:  # type: ignore[arg-type]
-            yield maria_source
-    else:
-        from ledger.source import anysql  # noqa: PLC0415
+        return mariadb.open_source(parsed_url(url), table, catalog, **given, timeout_seconds=timeout_seconds)  # type: ignore[arg-type]
+    from ledger.source import anysql  # noqa: PLC0415
 
-        with anysql.open_source(parsed_url(url), table, catalog, **given) as any_source:  # type: ignore[arg-type]
-            yield any_source
+    return anysql.open_source(parsed_url(url), table, catalog, **given)  # type: ignore[arg-type]
 
 
 def describe_table(url: str, table: str, base: Path | None = None) -> TableShape:

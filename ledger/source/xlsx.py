@@ -102,6 +102,10 @@ class XlsxFile:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
+    def about_rows(self) -> int | None:
+        """None: what a workbook says of its size need not be so."""
+        return None
+
     def scan(self) -> Iterator[Chunk]:
         """All rows below the header that hold something; `Chunk.numbers` are the sheet's row numbers."""
         rows: list[Row] = []
