@@ -13,4 +13,7 @@ typedef uint32_t u32;
 typedef uint64_t u64;
 typedef uint8_t u8;
 
+/* utf8.c */
+int dz_is_utf8(const u8 *data, int64_t size);
+
 #endif

@@ -115,13 +115,18 @@ class CsvFile:
         return found.st_size, found.st_mtime_ns
 
     def _blocks(self) -> Iterator[Block]:
-        read = utf8_reader(self._file, self._encoding, self.where)
-        return blocks(read, self.where, self._block_bytes, self._header_row)
+        fill = utf8_reader(self._file, self._encoding, self.where)
+        return blocks(fill, self.where, self._block_bytes, self._header_row)
 
     def _first_rows(self, rest: Iterator[Block]) -> Iterator[tuple[int, Sequence[str]]]:
         try:
             block = next(rest, None)
             if block is None:
+                return
+            if block.cut is not None:
+                rows = zip(*(column[:LOOKED_AT].to_pylist() for column in block.cut.columns), strict=True)
+                for line, row in zip(block.cut.lines.tolist(), rows, strict=False):
+                    yield block.first_line + line, row
                 return
             parser = Parser(block.data, final=True, where=self.where, first_line=block.first_line)
             records = parser.records() if block.plain is not None else iter(block.records)
@@ -155,6 +160,8 @@ class CsvFile:
         return cells
 
     def _chunk(self, block: Block) -> Chunk:
+        if block.cut is not None:
+            return self._assembled(block.cut.columns, block.cut.lines + block.first_line, {}, {})
         if block.plain is not None:
             columns = self._read_plain(block.data, block.plain)
             if columns is not None:
