@@ -94,7 +94,7 @@ class Cutter:
     """Cuts the bytes of one CSV file, block after block; keeps room for what one block has. Not for two threads."""
 
     def __init__(self, width: int, functions: Any | None = None) -> None:
-        self._functions = functions or _csv()
+        self._functions = functions or csv()
         self._width = width
         self._bounds = np.empty(0, np.int32)
         self._lines = np.empty(0, np.int64)
@@ -131,7 +131,8 @@ class Cutter:
 
 
 @cache
-def _csv() -> Any | None:
+def csv() -> Any | None:
+    """The functions of csv.c, or None."""
     found = load()
     if (
         utf8() is None

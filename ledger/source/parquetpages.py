@@ -45,7 +45,7 @@ _CODECS = {
 def widest(file: BinaryIO, chunk: Any) -> int | None:
     """A bound, on the average over any page, of the bytes of a value in one column of one row group (pyarrow.parquet.ColumnChunkMetaData) of
     text; None where none can be given, and a dictionary must be made."""
-    longest = _longest_of()
+    longest = longest_of()
     if longest is None or chunk.physical_type != "BYTE_ARRAY" or chunk.compression not in _CODECS:
         return None
     bound = 0
@@ -197,7 +197,8 @@ def _signed(data: bytes, place: int) -> tuple[int, int]:
 
 
 @cache
-def _longest_of() -> Any | None:
+def longest_of() -> Any | None:
+    """`dz_longest`, or None."""
     function = getattr(load(), "dz_longest", None)
     if function is None:
         return None

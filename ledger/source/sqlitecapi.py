@@ -75,7 +75,7 @@ class Values:
 
     def only(self, *kinds: int) -> bool:
         """Whether no value is of another storage class; NULL may always be there."""
-        return not self._seen & ~sum(1 << kind for kind in (*kinds, NULL))
+        return not self._seen & ~sum(1 << kind for kind in {*kinds, NULL})
 
     def binary(self) -> Any:
         """As pa.binary()."""
@@ -96,6 +96,7 @@ _OBJECT: dict[int, Any] = {
     BLOB: bytes,
     NULL: lambda data: None,
 }
+_KIND = {int: INTEGER, float: REAL, bytearray: TEXT, bytes: BLOB, type(None): NULL}
 
 
 class Result:
@@ -285,8 +286,18 @@ def _is_right(joined: _Joined) -> bool:
     try:
         reference.text_factory = bytearray
         wanted = reference.execute(sql).fetchall()
-        found = own.execute(sql).fetchall()
+        (columns,) = own.scan(sql, 16, 1 << 20)
     finally:
         reference.close()
         own.close()
-    return found == wanted and [list(map(type, row)) for row in found] == [list(map(type, row)) for row in wanted]
+    for values, asked in zip(columns, zip(*wanted, strict=True), strict=True):
+        kinds = {_KIND[type(value)] for value in asked}
+        if values.objects() != list(asked) or {
+            kind for kind in _OBJECT if not values.only(*({*_OBJECT} - {kind}))
+        } != kinds - {NULL}:
+            return False
+        if list(map(type, values.objects())) != list(map(type, asked)) or values.binary().null_count != asked.count(
+            None
+        ):
+            return False
+    return True

@@ -17,6 +17,7 @@ from ledger.source.csvfile import open_csv
 
 Write = Callable[[bytes | str], Path]
 RowsOf = Callable[[Iterable[Chunk]], list[tuple[str | None, ...]]]
+pytestmark = pytest.mark.usefixtures("readers")
 HEADER = "no,holder,fee,decided\n"
 ROW = "1,a,2,2024-01-01\n"
 
