@@ -47,7 +47,7 @@ _NUMERIC = ("text", "code", "enum", "integer", "decimal")
 class ParquetFile:
     """One file, opened and its columns understood; see `files.RowsFile`.
 
-    InputError `parquet.<rule>`: `damaged`, `type` (a declared column of a type without normal form), `size`,
+    InputError `parquet.<rule>`: `damaged`, `encoding`, `type` (a declared column of a type without normal form), `size`,
     `row_size`, `changed`; `csv.<rule>` for the names. Rows are refused as `row.encoding`, `value.fraction`,
     `value.year`, `value.type`, `row.operation`, `row.reason`.
     """
@@ -181,6 +181,14 @@ class ParquetFile:
                 "file.kind",
                 "Parquet 文件已加密，不能读取；请不加密导出",
                 "the Parquet file is encrypted, which is not read; export it without encryption",
+                self.where,
+            )
+        if "Not yet implemented" in str(error):
+            return InputError(
+                "parquet.encoding",
+                "Parquet 文件用了不能读取的编码（如 DELTA_BYTE_ARRAY）；请用默认编码（PLAIN 或字典）重新导出",
+                "the Parquet file uses an encoding that is not read (such as DELTA_BYTE_ARRAY); export it with the default ones "
+                "(PLAIN or dictionary)",
                 self.where,
             )
         return InputError(

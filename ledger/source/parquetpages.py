@@ -45,14 +45,13 @@ _CODECS = {
 def widest(file: BinaryIO, chunk: Any) -> int | None:
     """A bound, on the average over any page, of the bytes of a value in one column of one row group (pyarrow.parquet.ColumnChunkMetaData) of
     text; None where none can be given, and a dictionary must be made."""
-    longest = longest_of()
-    if longest is None or chunk.physical_type != "BYTE_ARRAY" or chunk.compression not in _CODECS:
+    if chunk.physical_type != "BYTE_ARRAY" or chunk.compression not in _CODECS:
         return None
     bound = 0
     try:
         for page in _pages(file, chunk):
             if page.kind == _DICTIONARY:
-                found = _dictionary(file, page, _CODECS[chunk.compression], longest)
+                found = _dictionary(file, page, _CODECS[chunk.compression])
             elif page.encoding in _SPELT_OUT:
                 found = page.unpacked // max(page.values, 1) + 1
             elif page.encoding in _CODED:
@@ -125,7 +124,7 @@ def _number(fields: dict[int, Any], name: int) -> int:
     return found
 
 
-def _dictionary(file: BinaryIO, page: _Page, codec: str | None, longest: Any) -> int:
+def _dictionary(file: BinaryIO, page: _Page, codec: str | None) -> int:
     if page.unpacked <= _SMALL:
         return page.unpacked
     if page.unpacked > MAX_DICTIONARY:
@@ -134,7 +133,12 @@ def _dictionary(file: BinaryIO, page: _Page, codec: str | None, longest: Any) ->
     data = file.read(page.packed)
     if codec is not None:
         data = pa.Codec(codec).decompress(data, page.unpacked, asbytes=True)
-    found: int = longest(data, ctypes.c_int64(len(data)), ctypes.c_int64(page.values))
+    function = longest_of()
+    found = (
+        _longest(data, page.values)
+        if function is None
+        else function(data, *map(ctypes.c_int64, (len(data), page.values)))
+    )
     if found < 0:
         raise _OddError
     return found
@@ -196,6 +200,17 @@ def _signed(data: bytes, place: int) -> tuple[int, int]:
     return (number >> 1) ^ -(number & 1), place
 
 
+def _longest(data: bytes, count: int) -> int:
+    """`dz_longest`."""
+    longest = place = 0
+    for _ in range(count):
+        size = int.from_bytes(data[place : place + 4], "little")
+        longest, place = max(longest, size), place + 4 + size
+        if place > len(data):
+            return -1
+    return longest if place == len(data) else -1
+
+
 @cache
 def longest_of() -> Any | None:
     """`dz_longest`, or None."""
@@ -204,5 +219,5 @@ def longest_of() -> Any | None:
         return None
     function.restype = ctypes.c_int64
     data = b"\x01\0\0\0a\x03\0\0\0abc\0\0\0\0"
-    asked = [function(data, ctypes.c_int64(len(data)), ctypes.c_int64(count)) for count in (3, 2, 4)]
-    return function if asked == [3, -1, -1] else None
+    asked = [function(data, ctypes.c_int64(len(data)), ctypes.c_int64(count)) for count in range(5)]
+    return function if asked == [_longest(data, count) for count in range(5)] else None

@@ -90,7 +90,7 @@ def compiled_part() -> None:
     assert parquetpages.longest_of() is not None
 
 
-@pytest.fixture(scope="module", params=["compiled", "reference"])
+@pytest.fixture(params=["compiled", "reference"])
 def readers(request: pytest.FixtureRequest, compiled_part: None) -> Iterator[str]:
     """Each way to read that there is."""
     with pytest.MonkeyPatch.context() as patch:
