@@ -1,8 +1,9 @@
-/* Regular CSV (RFC 4180) taken apart: bytes into a column of text for each cell of the header.
+/* CSV (RFC 4180) taken apart: bytes into a column of text for each cell of the header.
  *
- * Regular is what every reader takes apart alike: each quote opens a cell, closes one or is doubled inside one; each CR stands before an LF;
- * each record has as many cells as the header. Whatever else there is, csvsyntax.Parser reads. Comma, quote, CR and LF are never part of
- * another character in UTF-8, so bytes do.
+ * Records that every reader takes apart alike are: each quote opens a cell, closes one or is doubled inside one; each CR stands before an LF;
+ * there are as many cells as the header has. A record of another width, or with a quote in an unquoted cell, is odd: where it is, is told.
+ * Where quoting makes uncertain what follows, and where a lone CR ends a line, csvsyntax.Parser reads all of it. Comma, quote, CR and LF are
+ * never part of another character in UTF-8, so bytes do.
  */
 #include "dz.h"
 
@@ -40,14 +41,15 @@ static u64 marks(const u8 *p, int64_t size)
     return marks64(rest);
 }
 
-/* What dz_csv_cut found: whole records, the bytes and physical lines they take, and whether there is a quote among them. */
+/* What dz_csv_cut found: whole records, how many of them are odd, the bytes and physical lines they take, and whether there is a quote among
+ * them. */
 typedef struct {
-    int64_t records, size, lines, quoted;
+    int64_t records, odd, size, lines, quoted;
 } Cut;
 
+/* The record begins at `start`, on `line`, its cell number `at` at `cell`. */
 typedef struct {
-    const u8 *data;
-    int64_t size, width, start, cell, at, lines, line;
+    int64_t width, room, start, cell, at, odd, lines, line;
     int32_t *bounds;
     int64_t *numbers, *sizes;
     Cut *found;
@@ -55,13 +57,16 @@ typedef struct {
 
 static int end_cell(Cutter *it, int64_t end)
 {
-    if (it->at == it->width)
+    if (it->found->records == it->room)
         return 0;
-    int32_t *bounds = it->bounds + it->found->records * (it->width + 1);
-    if (!it->at)
-        bounds[0] = (int32_t)it->start;
-    bounds[++it->at] = (int32_t)end;
-    it->sizes[it->at - 1] += end - it->cell;
+    if (it->at < it->width) {
+        int32_t *bounds = it->bounds + it->found->records * (it->width + 1);
+        if (!it->at)
+            bounds[0] = (int32_t)it->start;
+        bounds[it->at + 1] = (int32_t)end;
+        it->sizes[it->at] += end - it->cell;
+    }
+    it->at++;
     return 1;
 }
 
@@ -69,22 +74,28 @@ static int end_cell(Cutter *it, int64_t end)
 static int end_record(Cutter *it, int64_t end, int64_t next)
 {
     if (it->at || end > it->start) {
-        if (!end_cell(it, end) || it->at != it->width)
+        if (!end_cell(it, end))
             return 0;
+        if (it->odd || it->at != it->width) {
+            int32_t *bounds = it->bounds + it->found->records * (it->width + 1);
+            bounds[0] = (int32_t)~it->start, bounds[1] = (int32_t)end;
+            it->found->odd++;
+        }
         it->numbers[it->found->records++] = it->line;
     }
     it->found->size = it->start = it->cell = next;
     it->found->lines = it->line = it->lines;
-    it->at = 0;
+    it->at = it->odd = 0;
     return 1;
 }
 
-/* Where the cells of the whole records in `data` end: `width` + 1 numbers for each record, its start and then the end of each cell; the line
- * of each record counted from 0; and in `sizes` (of `width`) the bytes of each column. Without `final` the last record counts only if its line
- * end is there. There is room for size / width + 1 records. 0, or IRREGULAR. */
-DZ_API int dz_csv_cut(const u8 *data, int64_t size, int final, int64_t width, int32_t *bounds, int64_t *numbers, int64_t *sizes, Cut *found)
+/* Where the cells of the whole records in `data` end: `width` + 1 numbers for each record, its start and then the end of each cell, or of an
+ * odd one ~start and its end; the line of each record counted from 0; and in `sizes` (of `width`) the bytes that each column has at most. There
+ * is room for `room` records. Without `final` the last record counts only if its line end is there. 0, or IRREGULAR. */
+DZ_API int dz_csv_cut(const u8 *data, int64_t size, int final, int64_t width, int64_t room, int32_t *bounds, int64_t *numbers, int64_t *sizes,
+                      Cut *found)
 {
-    Cutter it = {data, size, width, 0, 0, 0, 0, 0, bounds, numbers, sizes, found};
+    Cutter it = {width, room, 0, 0, 0, 0, 0, 0, bounds, numbers, sizes, found};
     int inside = 0;
     int64_t skip = -1;
     memset(found, 0, sizeof *found);
@@ -101,9 +112,8 @@ DZ_API int dz_csv_cut(const u8 *data, int64_t size, int final, int64_t width, in
                 if (place == skip)
                     continue;
                 if (!inside) {
-                    if (place != it.cell)
-                        return IRREGULAR;
-                    inside = 1;
+                    inside = place == it.cell;
+                    it.odd |= !inside;
                 } else if (place + 1 < size && data[place + 1] == '"') {
                     skip = place + 1;
                 } else {
@@ -159,6 +169,12 @@ DZ_API void dz_csv_copy(const u8 *data, int64_t size, const int32_t *bounds, con
         columns[at].offsets[0] = 0;
     for (int64_t row = 0; row < found->records; row++, bounds += width + 1) {
         int64_t start = bounds[0];
+        if (start < 0) {
+            /* Odd: nothing in any column. */
+            for (int64_t at = 0; at < width; at++)
+                columns[at].offsets[row + 1] = ends[at];
+            continue;
+        }
         for (int64_t at = 0; at < width; at++) {
             const u8 *from = data + start, *end = data + bounds[at + 1];
             u8 *out = columns[at].data + ends[at];

@@ -4,11 +4,14 @@ where a function fails its own check, the readers do the same work in Python."""
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ledger.native import load
 
@@ -70,7 +73,7 @@ def _declared(name: str, result: Any) -> Any | None:
 class _Cut(ctypes.Structure):
     """`Cut` of csv.c."""
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("records", "size", "lines", "quoted"))
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("records", "odd", "size", "lines", "quoted"))
 
 
 class _Text(ctypes.Structure):
@@ -79,15 +82,20 @@ class _Text(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("offsets", ctypes.c_void_p))
 
 
+@dataclass(frozen=True)
 class Cut:
-    """Whole records: a pa.string() column for each cell of the header, the physical line of each record counted from 0, and the bytes and
-    lines that they take."""
+    """Whole records, and the bytes and lines that they take.
 
-    def __init__(self, columns: list[Any], lines: Any, size: int, line_count: int) -> None:
-        self.columns = columns
-        self.lines = lines
-        self.size = size
-        self.line_count = line_count
+    columns  pa.binary(), one for each cell of the header: text, but in the rows named in `odd`
+    lines    the physical line of each record, counted from 0
+    odd      by row, the bytes of records that are not as they should be: of another width, with a quote in an unquoted cell, not UTF-8
+    """
+
+    columns: Sequence[Any]
+    lines: NDArray[np.int64]
+    odd: Mapping[int, bytes]
+    size: int
+    line_count: int
 
 
 class Cutter:
@@ -114,7 +122,8 @@ class Cutter:
         cut, sizes = _Cut(), np.empty(width, np.int64)
         at = [ctypes.c_void_p(array.ctypes.data) for array in (self._bounds, self._lines, sizes)]
         given = bytes_in, ctypes.c_int64(size)
-        if found.dz_csv_cut(*given, int(final), ctypes.c_int64(width), *at, ctypes.byref(cut)) or not cut.size:
+        counts = ctypes.c_int64(width), ctypes.c_int64(most)
+        if found.dz_csv_cut(*given, int(final), *counts, *at, ctypes.byref(cut)) or not cut.size:
             return None
         records = cut.records
         texts, buffers, ends = (_Text * width)(), [], np.empty(width, np.int32)
@@ -124,10 +133,26 @@ class Cutter:
         found.dz_csv_copy(
             *given, at[0], ctypes.byref(cut), ctypes.c_int64(width), texts, ctypes.c_void_p(ends.ctypes.data)
         )
-        columns = [pa.StringArray.from_buffers(records, offsets, text) for offsets, text in buffers]
-        if not all(map(is_utf8, columns)):
-            return None
-        return Cut(columns, self._lines[:records].copy(), cut.size, cut.lines)
+        columns = [
+            pa.BinaryArray.from_buffers(pa.binary(), records, [None, offsets, text]) for offsets, text in buffers
+        ]
+        bounds = self._bounds[: records * (width + 1)].reshape(records, width + 1)
+        odd = (
+            {int(row): (~bounds[row, 0], bounds[row, 1]) for row in np.flatnonzero(bounds[:, 0] < 0)} if cut.odd else {}
+        )
+        for column in columns:
+            if not is_utf8(column):
+                odd.update((row, (bounds[row, 0], bounds[row, width])) for row in _damaged(column))
+        taken = {row: bytes(data[start:end]) for row, (start, end) in sorted(odd.items())}
+        return Cut(columns, self._lines[:records].copy(), taken, cut.size, cut.lines)
+
+
+def _damaged(column: Any) -> Iterator[int]:
+    for row, value in enumerate(column.to_pylist()):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            yield row
 
 
 @cache
@@ -142,10 +167,11 @@ def csv() -> Any | None:
     ):
         return None
     found.dz_csv_copy.restype = None
-    data = bytearray(b'1,"a""\r\n"\r\n\n"",' + b"x" * 99 + b"\n,")
+    data = bytearray(b'1,"a""\r\n"\r\n\n"",' + b"x" * 99 + b'\n1\n1,2,3\na"b,"c\n"\n\xff,2\n,')
     cut = Cutter(2, found).cut(data, len(data), final=True)
-    if cut is None or (cut.size, cut.line_count, cut.lines.tolist()) != (len(data), 4, [0, 3, 4]):
+    if cut is None or (cut.size, cut.line_count, cut.lines.tolist()) != (len(data), 9, [0, 3, 4, 5, 6, 8, 9]):
         return None
-    return (
-        found if [column.to_pylist() for column in cut.columns] == [["1", "", ""], ['a"\r\n', "x" * 99, ""]] else None
-    )
+    if cut.odd != {2: b"1", 3: b"1,2,3", 4: b'a"b,"c\n"', 5: b"\xff,2"}:
+        return None
+    wanted = [[b"1", b"", b"", b"", b"", b"\xff", b""], [b'a"\r\n', b"x" * 99, b"", b"", b"", b"2", b""]]
+    return found if [column.to_pylist() for column in cut.columns] == wanted else None

@@ -70,6 +70,8 @@ SPOILT = [
     ("csv.c", "start = bounds[at + 1] + 1", "start = bounds[at + 1]"),
     ("csv.c", "place - 1 : place", "place : place"),
     ("csv.c", "it->at || end > it->start", "1"),
+    ("csv.c", "it.odd |= !inside", "it.odd |= 0"),
+    ("csv.c", "~it->start", "~it->start + 1"),
     ("sqlite.c", "value < 0 ? 0 - (u64)value", "value < 0 ? 1 - (u64)value"),
     ("sqlite.c", "column->kinds[row] = (u8)kind", "column->kinds[row] = TEXT"),
     ("sqlite.c", "column->seen |= (int64_t)1 << kind", "column->seen |= (int64_t)1 << TEXT"),
@@ -156,7 +158,7 @@ static void csv(void)
         int64_t most = size / width + 1, *numbers = alone(NULL, most * 8), *sizes = alone(NULL, width * 8);
         int32_t *bounds = alone(NULL, most * (width + 1) * 4), *ends = alone(NULL, width * 4);
         Cut found;
-        if (!dz_csv_cut(data, size, (int)chance(2), width, bounds, numbers, sizes, &found)) {
+        if (!dz_csv_cut(data, size, (int)chance(2), width, most, bounds, numbers, sizes, &found)) {
             Text columns[4];
             for (int at = 0; at < width; at++)
                 columns[at] = (Text){alone(NULL, sizes[at] + SLACK), alone(NULL, (found.records + 1) * 4)};
