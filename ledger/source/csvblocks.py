@@ -43,29 +43,31 @@ def blocks(fill: Fill, where: str, block_bytes: int, header_row: int = 1) -> Ite
     held, line, final, cutter = _Held(fill, block_bytes), 1, False, None
     while not final:
         final = not held.read()
-        if cutter is not None and (cut := cutter.cut(held.buffer, held.size, final=final)) is not None:
+        if cutter is None:
+            data = held.copy()
+            if line < header_row:
+                passed, data = _pass_lines(data, header_row - line, final=final)
+                line += passed
+                held.keep(data)
+                if line < header_row:
+                    continue
+            parser = Parser(data, final=final, where=where, first_line=line)
+            record = next(parser.records(), None)
+            start = line
+            line += parser.line
+            held.drop(parser.place)
+            if record is None:
+                _check_size(data[parser.place :], parser.open_quote, where, line)
+                continue
+            cutter = Cutter(len(record.cells))
+            yield Block(start + record.line, b"", None, [record])
+        cut = cutter.cut(held.buffer, held.size, final=final)
+        if cut is not None:
             yield Block(line, b"", None, (), cut)
             line += cut.line_count
             held.drop(cut.size)
             continue
         data = held.copy()
-        if line < header_row:
-            passed, data = _pass_lines(data, header_row - line, final=final)
-            line += passed
-            if line < header_row:
-                held.keep(data)
-                continue
-        if cutter is None:
-            parser = Parser(data, final=final, where=where, first_line=line)
-            record = next(parser.records(), None)
-            start = line
-            line, data = line + parser.line, data[parser.place :]
-            if record is None:
-                _check_size(data, parser.open_quote, where, line)
-                held.keep(data)
-                continue
-            cutter = Cutter(len(record.cells))
-            yield Block(start + record.line, b"", None, [record])
         plain = find_plain(data, final=final)
         if plain is not None:
             yield Block(line, data[: plain.size], plain, ())
