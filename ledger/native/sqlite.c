@@ -71,6 +71,8 @@ static int take(const Api *api, void *statement, Filled *columns, int width, int
             from = number;
         }
         int64_t begin = column->offsets[row];
+        if (size > INT32_MAX - begin)
+            return NOMEM;
         if (size > column->room - begin) {
             cramped[0] = at, cramped[1] = begin + size;
             return CRAMPED;

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sqlite3
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -112,7 +113,7 @@ class Result:
 
 
 class Connection:
-    """A connection for one thread at a time; raises sqlite3.Error with SQLite's message and `sqlite_errorcode`, as sqlite3 does."""
+    """A connection, used by one thread at a time (others wait); raises sqlite3.Error with SQLite's message and `sqlite_errorcode`, as sqlite3 does."""
 
     def __init__(self, uri: str, busy_seconds: float, functions: Any | None = None) -> None:
         found = functions or library()
@@ -121,6 +122,8 @@ class Connection:
         self._library = found
         self._handle = ctypes.c_void_p()
         self._open: set[int] = set()
+        # SQLite's own lock would be taken for every value.
+        self._lock = threading.RLock()
         flags = _READWRITE | _CREATE | _URI | _NOMUTEX
         failed = found.sqlite3_open_v2(uri.encode(), ctypes.byref(self._handle), flags, None)
         found.sqlite3_extended_result_codes(self._handle, 1)
@@ -133,10 +136,11 @@ class Connection:
 
     def close(self) -> None:
         """Ends the transaction, and whatever is being read."""
-        for statement in list(self._open):
-            self._finalize(statement)
-        self._library.sqlite3_close_v2(self._handle)
-        self._handle = ctypes.c_void_p()
+        with self._lock:
+            for statement in list(self._open):
+                self._finalize(statement)
+            self._library.sqlite3_close_v2(self._handle)
+            self._handle = ctypes.c_void_p()
 
     def execute(self, sql: str) -> Result:
         """One statement, run to its end."""
@@ -150,14 +154,15 @@ class Connection:
         return self._chunks(statement, len(names), rows, chunk_bytes)
 
     def _prepared(self, sql: str) -> tuple[list[str], int]:
-        self._check_open()
         statement = ctypes.c_void_p()
-        self._check(self._library.sqlite3_prepare_v2(self._handle, sql.encode(), -1, ctypes.byref(statement), None))
-        if statement.value is None:
-            raise sqlite3.ProgrammingError("no statement")
-        self._open.add(statement.value)
-        count = self._library.sqlite3_column_count(statement)
-        names = [self._library.sqlite3_column_name(statement, place) for place in range(count)]
+        with self._lock:
+            self._check_open()
+            self._check(self._library.sqlite3_prepare_v2(self._handle, sql.encode(), -1, ctypes.byref(statement), None))
+            if statement.value is None:
+                raise sqlite3.ProgrammingError("no statement")
+            self._open.add(statement.value)
+            count = self._library.sqlite3_column_count(statement)
+            names = [self._library.sqlite3_column_name(statement, place) for place in range(count)]
         if None in names:
             raise MemoryError
         return [name.decode() for name in names], statement.value
@@ -180,23 +185,26 @@ class Connection:
         """Whether there are more rows."""
         row, stepped, cramped = ctypes.c_int64(), ctypes.c_int(), (ctypes.c_int64 * 2)()
         while True:
-            self._check_open()
-            state = self._library.dz_sqlite(
-                self._library.dz_api, ctypes.c_void_p(statement), filling.columns, len(filling.columns), ctypes.c_int64(rows),
-                ctypes.c_int64(chunk_bytes), ctypes.byref(row), ctypes.byref(stepped), cramped,
-            )  # fmt: skip
+            with self._lock:
+                self._check_open()
+                state = self._library.dz_sqlite(
+                    self._library.dz_api, ctypes.c_void_p(statement), filling.columns, len(filling.columns), ctypes.c_int64(rows),
+                    ctypes.c_int64(chunk_bytes), ctypes.byref(row), ctypes.byref(stepped), cramped,
+                )  # fmt: skip
+                if state not in (_FULL, _CRAMPED, _DONE):
+                    self._check(state)
+                    raise sqlite3.InternalError("rows ended without saying so")
             filling.count = row.value
             if state == _CRAMPED:
                 filling.widen(*cramped)
-            elif state in (_FULL, _DONE):
-                return bool(state == _FULL)
             else:
-                self._check(state)
+                return bool(state == _FULL)
 
     def _finalize(self, statement: int) -> None:
-        if statement in self._open:
-            self._open.remove(statement)
-            self._library.sqlite3_finalize(ctypes.c_void_p(statement))
+        with self._lock:
+            if statement in self._open:
+                self._open.remove(statement)
+                self._library.sqlite3_finalize(ctypes.c_void_p(statement))
 
     def _check_open(self) -> None:
         if not self._handle:
