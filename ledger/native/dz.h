@@ -16,4 +16,7 @@ typedef uint8_t u8;
 /* The inside of a JSON string (RFC 8785 section 3.2.2.2), up to six bytes for one; what comes after it. */
 u8 *dz_escaped(const u8 *data, int64_t size, u8 *out);
 
+/* utf8.c */
+int dz_is_utf8(const u8 *data, int64_t size);
+
 #endif

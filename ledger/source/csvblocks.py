@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ledger.errors import InputError
+from ledger.source.compiled import Cut, Cutter
 from ledger.source.compressed import Stream, os_error
 from ledger.source.csvsyntax import Parser, Plain, Record, find_plain, unclosed
 
@@ -19,40 +21,53 @@ MAX_ROW_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Block:
-    """Whole records, the first line counted from 1: `data` with `plain`, or else `records`, taken apart already."""
+    """Whole records, the first line counted from 1: `cut`, columns already; `data` with `plain`; or else `records`, taken apart already."""
 
     first_line: int
     data: bytes
     plain: Plain | None
     records: Sequence[Record]
+    cut: Cut | None = None
 
 
-def blocks(read: Callable[[int], bytes], where: str, block_bytes: int, header_row: int = 1) -> Iterator[Block]:
+Fill = Callable[[memoryview], int]
+"""Puts the next bytes of a file at the start of a buffer; says how many, none at the end only."""
+
+
+def blocks(fill: Fill, where: str, block_bytes: int, header_row: int = 1) -> Iterator[Block]:
     """The header's block (one record), then those of the rest of the file.
 
     The physical lines above `header_row` are passed over, whatever they hold. InputError `csv.empty`, `csv.quote`,
     `csv.row_size`.
     """
-    data, line, final, header = b"", 1, False, False
+    held, line, final, cutter = _Held(fill, block_bytes), 1, False, None
     while not final:
-        more = read(block_bytes)
-        final = not more
-        data += more
-        if line < header_row:
-            passed, data = _pass_lines(data, header_row - line, final=final)
-            line += passed
+        final = not held.read()
+        if cutter is None:
+            data = held.copy()
             if line < header_row:
-                continue
-        if not header:
+                passed, data = _pass_lines(data, header_row - line, final=final)
+                line += passed
+                held.keep(data)
+                if line < header_row:
+                    continue
             parser = Parser(data, final=final, where=where, first_line=line)
             record = next(parser.records(), None)
             start = line
-            line, data = line + parser.line, data[parser.place :]
+            line += parser.line
+            held.drop(parser.place)
             if record is None:
-                _check_size(data, parser.open_quote, where, line)
+                _check_size(data[parser.place :], parser.open_quote, where, line)
                 continue
-            header = True
+            cutter = Cutter(len(record.cells))
             yield Block(start + record.line, b"", None, [record])
+        cut = cutter.cut(held.buffer, held.size, final=final)
+        if cut is not None:
+            yield Block(line, b"", None, (), cut)
+            line += cut.line_count
+            held.drop(cut.size)
+            continue
+        data = held.copy()
         plain = find_plain(data, final=final)
         if plain is not None:
             yield Block(line, data[: plain.size], plain, ())
@@ -63,8 +78,43 @@ def blocks(read: Callable[[int], bytes], where: str, block_bytes: int, header_ro
             yield Block(line, b"", None, records)
             line, data = line + parser.line, data[parser.place :]
             _check_size(data, parser.open_quote, where, line)
-    if not header:
+        held.keep(data)
+    if cutter is None:
         raise InputError("csv.empty", "文件为空，没有表头", "the file is empty: it has no header", where)
+
+
+class _Held:
+    """The bytes that were read and have not been given out: the first `size` of `buffer`, which is the same from block to block."""
+
+    def __init__(self, fill: Fill, block_bytes: int) -> None:
+        self.buffer = bytearray()
+        self.size = 0
+        self._fill = fill
+        self._block_bytes = block_bytes
+
+    def read(self) -> int:
+        """Read on; how many bytes there were."""
+        wanted = self.size + self._block_bytes
+        if len(self.buffer) < wanted:
+            self.buffer = self.buffer[: self.size] + bytes(wanted - self.size)
+        with memoryview(self.buffer) as all_of_it:
+            found = self._fill(all_of_it[self.size : wanted])
+        self.size += found
+        return found
+
+    def copy(self) -> bytes:
+        """A copy."""
+        return bytes(memoryview(self.buffer)[: self.size])
+
+    def drop(self, count: int) -> None:
+        """Of the first `count` bytes nothing is needed any more."""
+        rest = self.buffer[count : self.size]
+        self.buffer[: len(rest)] = rest
+        self.size = len(rest)
+
+    def keep(self, rest: bytes) -> None:
+        """Nothing but these bytes, the last of what is held, is needed."""
+        self.drop(self.size - len(rest))
 
 
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)")
@@ -95,8 +145,8 @@ def _check_size(rest: bytes, open_quote: int | None, where: str, line: int) -> N
     )
 
 
-def utf8_reader(file: Stream, encoding: str, where: str) -> Callable[[int], bytes]:
-    """A function that reads on from the start of the file, without its byte order mark; it returns b"" at the end only.
+def utf8_reader(file: Stream, encoding: str, where: str) -> Fill:
+    """Reads on from the start of the file, without its byte order mark.
 
     What is not text in `encoding` stays as it is (utf-8), or becomes surrogates in UTF-8's form (gb18030): never text.
     InputError `csv.encoding` for the mark of another encoding, `csv.file` if reading fails.
@@ -115,7 +165,7 @@ def utf8_reader(file: Stream, encoding: str, where: str) -> Callable[[int], byte
     marked = start.startswith(codecs.BOM_UTF8)
     if encoding == "utf-8":
         file.seek(len(codecs.BOM_UTF8) if marked else 0)
-        return lambda size: _read(file, size, where)
+        return lambda buffer: _readinto(file, buffer, where)
     if marked:
         raise InputError(
             "csv.encoding",
@@ -124,16 +174,40 @@ def utf8_reader(file: Stream, encoding: str, where: str) -> Callable[[int], byte
             where,
         )
     file.seek(4 if start == "\ufeff".encode("gb18030") else 0)
-    decoder = codecs.getincrementaldecoder("gb18030")("surrogateescape")
+    return _Gb18030(file, where)
 
-    def read(size: int) -> bytes:
-        while True:
-            data = _read(file, size, where)
-            text = decoder.decode(data, final=not data)
-            if text or not data:
-                return text.encode("utf-8", "surrogatepass")
 
-    return read
+class _Gb18030:
+    """See `utf8_reader`."""
+
+    def __init__(self, file: Stream, where: str) -> None:
+        self._file = file
+        self._where = where
+        self._decoder = codecs.getincrementaldecoder("gb18030")("surrogateescape")
+        self._left = memoryview(b"")
+
+    def __call__(self, buffer: memoryview) -> int:
+        while not self._left:
+            data = _read(self._file, len(buffer), self._where)
+            text = self._decoder.decode(data, final=not data)
+            self._left = memoryview(text.encode("utf-8", "surrogatepass"))
+            if not data:
+                break
+        given = self._left[: len(buffer)]
+        buffer[: len(given)] = given
+        self._left = self._left[len(given) :]
+        return len(given)
+
+
+def _readinto(file: Stream, buffer: memoryview, where: str) -> int:
+    try:
+        if isinstance(file, io.BufferedReader):
+            return file.readinto(buffer)
+    except OSError as error:
+        raise os_error(error, where) from error
+    data = _read(file, len(buffer), where)
+    buffer[: len(data)] = data
+    return len(data)
 
 
 def _read(file: Stream, size: int, where: str) -> bytes:

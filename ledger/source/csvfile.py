@@ -2,8 +2,8 @@
 
 A file that cannot be read for certain (encoding of the header, columns, quoting) is refused as a whole. A row that
 cannot be read (too short, too long, damaged bytes, unknown operation) is carried as a refused row with its line, so
-that all bad rows can be listed or set aside. Blocks whose quoting is regular go through Arrow's reader; all others
-through `csvsyntax.Parser`, which reads the same rows.
+that all bad rows can be listed or set aside. Blocks whose quoting is regular go through the compiled part, or Arrow's
+reader; all others through `csvsyntax.Parser`, which reads the same rows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from ledger.catalog import Catalog
 from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.record import Unreadable, shown
+from ledger.source.compiled import Cut
 from ledger.source.compressed import about_lines, open_stream
 from ledger.source.csvblocks import (
     BLOCK_BYTES,
@@ -119,13 +121,20 @@ class CsvFile:
         return found.st_size, found.st_mtime_ns
 
     def _blocks(self) -> Iterator[Block]:
-        read = utf8_reader(self._file, self._encoding, self.where)
-        return blocks(read, self.where, self._block_bytes, self._header_row)
+        fill = utf8_reader(self._file, self._encoding, self.where)
+        return blocks(fill, self.where, self._block_bytes, self._header_row)
 
     def _first_rows(self, rest: Iterator[Block]) -> Iterator[tuple[int, Sequence[str]]]:
         try:
             block = next(rest, None)
             if block is None:
+                return
+            if block.cut is not None:
+                cut = block.cut
+                for row, line in enumerate((cut.lines[:LOOKED_AT] + block.first_line).tolist()):
+                    odd = row in cut.odd
+                    found = self._odd(cut, row, line).cells if odd else [column[row].as_py() for column in cut.columns]
+                    yield line, [self._text(cell) for cell in found]
                 return
             parser = Parser(block.data, final=True, where=self.where, first_line=block.first_line)
             records = parser.records() if block.plain is not None else iter(block.records)
@@ -159,6 +168,8 @@ class CsvFile:
         return cells
 
     def _chunk(self, block: Block) -> Chunk:
+        if block.cut is not None:
+            return self._from_cut(block.cut, block.first_line)
         if block.plain is not None:
             columns = self._read_plain(block.data, block.plain)
             if columns is not None:
@@ -188,27 +199,57 @@ class CsvFile:
             return None
         return [table.column(name).combine_chunks() for name in names]
 
-    def _from_records(self, records: Sequence[Record], first_line: int) -> Chunk:
-        width = len(self.header.cells)
-        columns: list[list[str | None]] = [[] for _ in range(width)]
+    def _from_cut(self, cut: Cut, first_line: int) -> Chunk:
         refused: dict[int, Unreadable] = {}
         odd: dict[int, list[str]] = {}
-        blank = [None] * width
+        columns = list(cut.columns)
+        if cut.odd:
+            kept = []
+            for row in cut.odd:
+                record = self._odd(cut, row, first_line + int(cut.lines[row]))
+                kept.append(self._read(record, row, refused, odd))
+            mask = np.zeros(len(cut.lines), np.bool_)
+            mask[list(cut.odd)] = True
+            parts = (
+                pa.array([cells[place] for cells in kept], pa.string()).view(pa.binary())
+                for place in range(len(columns))
+            )
+            columns = [
+                pc.replace_with_mask(column, pa.array(mask), part) for column, part in zip(columns, parts, strict=True)
+            ]
+        return self._assembled([column.view(pa.string()) for column in columns], cut.lines + first_line, refused, odd)
+
+    def _odd(self, cut: Cut, row: int, line: int) -> Record:
+        (record,) = Parser(cut.odd[row], final=True, where=self.where, first_line=line).records()
+        return record
+
+    def _from_records(self, records: Sequence[Record], first_line: int) -> Chunk:
+        columns: list[list[str | None]] = [[] for _ in self.header.cells]
+        refused: dict[int, Unreadable] = {}
+        odd: dict[int, list[str]] = {}
         for row, record in enumerate(records):
-            cells = [self._text(cell) for cell in record.cells]
-            kept: Sequence[str | None] = cells
-            if len(cells) != width:
-                refused[row], odd[row], kept = wrong_width(len(cells), width), cells, blank
-            elif record.bare_quote:
-                # Its cells may be cut in the wrong places, so none of them counts.
-                refused[row], odd[row], kept = _BARE_QUOTE, cells, blank
-            elif not all(_is_text(cell) for cell in cells):
-                kept = [cell if _is_text(cell) else None for cell in cells]
-                refused[row], odd[row] = self._damaged(cells), cells
-            for column, cell in zip(columns, kept, strict=True):
+            for column, cell in zip(columns, self._read(record, row, refused, odd), strict=True):
                 column.append(cell)
         lines = np.array([record.line for record in records], np.int64) + first_line
         return self._assembled([strings(column) for column in columns], lines, refused, odd)
+
+    def _read(
+        self, record: Record, row: int, refused: dict[int, Unreadable], odd: dict[int, list[str]]
+    ) -> Sequence[str | None]:
+        """The cells of one record that could be read; what could not, is added to `refused` and `odd`."""
+        width = len(self.header.cells)
+        cells = [self._text(cell) for cell in record.cells]
+        if len(cells) != width:
+            refused[row], odd[row] = wrong_width(len(cells), width), cells
+            return [None] * width
+        if record.bare_quote:
+            # Its cells may be cut in the wrong places, so none of them counts.
+            refused[row], odd[row] = _BARE_QUOTE, cells
+            return [None] * width
+        if all(_is_text(cell) for cell in cells):
+            return cells
+        refused[row], odd[row] = self._damaged(cells), cells
+        return [cell if _is_text(cell) else None for cell in cells]
 
     def _damaged(self, cells: Sequence[str]) -> Unreadable:
         place = next(place for place, cell in enumerate(cells) if not _is_text(cell))

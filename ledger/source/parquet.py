@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,13 +20,21 @@ import pyarrow.parquet as pq
 from ledger.catalog import Catalog, Field
 from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
-from ledger.record import MASK, Refusal, Unreadable, shown, text_of
+from ledger.record import MASK, Unreadable, shown
 from ledger.source.compressed import open_bytes, os_error
 from ledger.source.csvheader import Header, resolve_header
+from ledger.source.parquetpages import widest
+from ledger.source.parquettexts import is_text, texts_of
 from ledger.source.rows import CELL, assembled
 
-BATCH_ROWS = 4096
+BATCH_ROWS = 16_384
+CODED_ROWS = 4096
+"""Rows of a batch with dictionaries, which come anew with each batch."""
 CHUNK_BYTES = 8 << 20
+BATCH_BYTES = 32 << 20
+"""Bytes that a batch may have were each value as long as the longest; where 256 rows may have more, dictionaries are made."""
+RUN_ROWS = 1 << 17
+"""Small row groups are read together, up to so many rows."""
 MAX_CHUNK_BYTES = 64 << 20
 """Bytes of one row, as with a CSV's; a dictionary makes any number of long values out of one."""
 MAX_GROUP = 8 << 30
@@ -35,15 +42,12 @@ MAX_GROUP = 8 << 30
 MAX_COLUMNS = 16_384
 
 _NUMERIC = ("text", "code", "enum", "integer", "decimal")
-_UTF8 = Refusal("row.encoding", "不是 UTF-8 文字", "is not text in UTF-8")
-_FINE = Refusal("value.fraction", "时间细于微秒，绝不舍入", "a time finer than a microsecond; never rounded")
-_YEAR = Refusal("value.year", "年份不在 0001–9999", "its year is outside 0001-9999")
 
 
 class ParquetFile:
     """One file, opened and its columns understood; see `files.RowsFile`.
 
-    InputError `parquet.<rule>`: `damaged`, `type` (a declared column of a type without normal form), `size`,
+    InputError `parquet.<rule>`: `damaged`, `encoding`, `type` (a declared column of a type without normal form), `size`,
     `row_size`, `changed`; `csv.<rule>` for the names. Rows are refused as `row.encoding`, `value.fraction`,
     `value.year`, `value.type`, `row.operation`, `row.reason`.
     """
@@ -81,7 +85,7 @@ class ParquetFile:
     def about_rows(self) -> int | None:
         """As the file's footer has it."""
         try:
-            return int(self._open().metadata.num_rows)
+            return int(self._open(()).metadata.num_rows)
         except (pa.ArrowException, OSError, ValueError, OverflowError):
             # What is wrong with the file the reading says.
             return None
@@ -90,13 +94,18 @@ class ParquetFile:
         """All rows in the file's order; `Chunk.numbers` counts them from 1."""
         ordinal = 1
         try:
-            opened = self._open()
+            opened = self._open(())
             read = [name for name, type in zip(self._schema.names, self._schema.types, strict=True) if _readable(type)]
-            for whole in opened.iter_batches(BATCH_ROWS, columns=read):
-                batch = pa.RecordBatch.from_arrays([_compact(column) for column in whole.columns], whole.schema.names)
-                for part in self._bounded(batch, ordinal):
-                    yield self._chunk(part, ordinal)
-                    ordinal += part.num_rows
+            for groups in _runs(opened.metadata):
+                coded, rows = self._way(opened, groups)
+                reader = self._open(coded) if coded else opened
+                for whole in reader.iter_batches(rows, row_groups=groups, columns=read, use_threads=False):
+                    batch = pa.RecordBatch.from_arrays(
+                        [_compact(column) for column in whole.columns], whole.schema.names
+                    )
+                    for part in self._bounded(batch, ordinal):
+                        yield self._chunk(part, ordinal)
+                        ordinal += part.num_rows
             counted = opened.metadata.num_rows
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise self._damaged(error) from error
@@ -114,11 +123,11 @@ class ParquetFile:
         found = os.fstat(self._file.fileno())
         return found.st_size, found.st_mtime_ns
 
-    def _open(self, dictionaries: Sequence[str] | None = None) -> Any:
+    def _open(self, dictionaries: Sequence[str]) -> Any:
         self._file.seek(0)
         return pq.ParquetFile(
             pa.PythonFile(_Borrowed(self._file), "r"),
-            read_dictionary=self._text_columns() if dictionaries is None else dictionaries,
+            read_dictionary=dictionaries,
             # Column by column, piece by piece: a row group is never in memory as a whole.
             pre_buffer=False,
             buffer_size=1 << 20,
@@ -127,13 +136,27 @@ class ParquetFile:
             thrift_container_size_limit=1_000_000,
         )
 
-    def _text_columns(self) -> list[str]:
-        """Read as dictionaries, so that one long value repeated is in memory once."""
-        return [
-            name
+    def _way(self, opened: Any, groups: Sequence[int]) -> tuple[list[str], int]:
+        """Which columns of some row groups are read as dictionaries, so that one long value repeated is in memory once; and how many rows at
+        a time."""
+        widths = {
+            name: self._width(opened, groups, name)
             for name, type in zip(self._schema.names, self._schema.types, strict=True)
-            if _is_text(type.value_type if pa.types.is_dictionary(type) else type)
-        ]
+            if is_text(_plain(type))
+        }
+        coded = [name for name, width in widths.items() if width is None]
+        plain = sorted((width, name) for name, width in widths.items() if width is not None)
+        while plain and sum(width for width, _ in plain) > BATCH_BYTES >> 8:
+            coded.append(plain.pop()[1])
+        rows = min(BATCH_ROWS, BATCH_BYTES // max(1, sum(width for width, _ in plain)))
+        return coded, min(rows, CODED_ROWS) if coded else rows
+
+    def _width(self, opened: Any, groups: Sequence[int], name: str) -> int | None:
+        places = [place for place in range(opened.metadata.num_columns) if opened.schema.column(place).path == name]
+        if len(places) != 1 or pa.types.is_dictionary(self._schema.field(name).type):
+            return None
+        found = [widest(self._file, opened.metadata.row_group(group).column(places[0])) for group in groups]
+        return None if None in found else max(filter(None, found), default=0)
 
     def _check(self) -> Any:
         try:
@@ -168,6 +191,14 @@ class ParquetFile:
                 "the Parquet file is encrypted, which is not read; export it without encryption",
                 self.where,
             )
+        if "Not yet implemented" in str(error):
+            return InputError(
+                "parquet.encoding",
+                "Parquet 文件用了不能读取的编码（如 DELTA_BYTE_ARRAY）；请用默认编码（PLAIN 或字典）重新导出",
+                "the Parquet file uses an encoding that is not read (such as DELTA_BYTE_ARRAY); export it with the default ones "
+                "(PLAIN or dictionary)",
+                self.where,
+            )
         return InputError(
             "parquet.damaged",
             "Parquet 文件已损坏或不完整；请重新传输或导出",
@@ -197,6 +228,11 @@ class ParquetFile:
 
     def _bounded(self, batch: Any, ordinal: int) -> Iterator[Any]:
         """A batch in parts that hold about CHUNK_BYTES of text once each value is written out."""
+        if not any(pa.types.is_dictionary(type) for type in batch.schema.types) and batch.nbytes <= min(
+            CHUNK_BYTES, MAX_CHUNK_BYTES
+        ):
+            yield batch
+            return
         sizes = np.zeros(batch.num_rows, np.int64)
         for column in batch.columns:
             sizes += _sizes(column)
@@ -208,14 +244,13 @@ class ParquetFile:
                 f"a row has more than {MAX_CHUNK_BYTES >> 20} MiB",
                 f"{self.where}:{ordinal + int(long.argmax())}",
             )
-        begin, total = 0, 0
-        for row, size in enumerate(sizes.tolist()):
-            total += size
-            if total > CHUNK_BYTES and row > begin:
-                yield batch.slice(begin, row - begin)
-                begin, total = row, size
-        if begin < batch.num_rows:
-            yield batch.slice(begin)
+        ends = np.cumsum(sizes)
+        begin = 0
+        while begin < batch.num_rows:
+            most = CHUNK_BYTES + (int(ends[begin - 1]) if begin else 0)
+            end = max(begin + 1, int(np.searchsorted(ends, most, "right")))
+            yield batch.slice(begin, end - begin)
+            begin = end
 
     def _chunk(self, batch: Any, ordinal: int) -> Chunk:
         count = batch.num_rows
@@ -229,7 +264,7 @@ class ParquetFile:
                 # Nothing of a type that nobody asked for is read; its place shows what it is.
                 columns.append(pa.array([f"<{type}>"[:80]] * count, pa.string()))
                 continue
-            texts, bad = _texts(batch.column(at), field)
+            texts, bad = texts_of(batch.column(at), field)
             columns.append(texts)
             for row, (value, refusal) in bad.items():
                 seen.setdefault(row, {})[place] = value
@@ -247,22 +282,30 @@ class ParquetFile:
         return assembled(self.catalog, self.header, columns, numbers, refused, odd)
 
 
-Bad = dict[int, tuple[str, Refusal]]
-
-
-def _is_text(type: Any) -> bool:
-    return bool(pa.types.is_string(type) or pa.types.is_large_string(type) or pa.types.is_string_view(type))
-
-
 def _plain(type: Any) -> Any:
     return type.value_type if pa.types.is_dictionary(type) else type
+
+
+def _runs(metadata: Any) -> Iterator[list[int]]:
+    """Row groups that are read together."""
+    run: list[int] = []
+    rows = 0
+    for group in range(metadata.num_row_groups):
+        count = metadata.row_group(group).num_rows
+        if run and rows + count > RUN_ROWS:
+            yield run
+            run, rows = [], 0
+        run.append(group)
+        rows += count
+    if run:
+        yield run
 
 
 def _readable(type: Any) -> bool:
     """Whether every value of the type has a text."""
     type = _plain(type)
     return bool(
-        _is_text(type)
+        is_text(type)
         or pa.types.is_integer(type)
         or pa.types.is_decimal(type)
         or pa.types.is_date(type)
@@ -274,7 +317,7 @@ def _readable(type: Any) -> bool:
 def _fits(type: Any, field: Field) -> bool:
     """F2, first paragraph."""
     type = _plain(type)
-    if _is_text(type) or pa.types.is_null(type):
+    if is_text(type) or pa.types.is_null(type):
         return True
     if pa.types.is_integer(type) or pa.types.is_decimal(type):
         return field.type in _NUMERIC
@@ -304,115 +347,13 @@ def _compact(column: Any) -> Any:
 def _sizes(column: Any) -> Any:
     """Bytes of every value of a column."""
     if pa.types.is_dictionary(column.type):
-        if not _is_text(column.type.value_type):
+        if not is_text(column.type.value_type):
             return np.full(len(column), 16, np.int64)
         lengths = pc.binary_length(column.dictionary).cast(pa.int64()).fill_null(0)
         return pc.take(lengths, column.indices).fill_null(0).to_numpy(zero_copy_only=False)
-    if _is_text(column.type):
+    if is_text(column.type):
         return pc.binary_length(column).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
     return np.full(len(column), 16, np.int64)
-
-
-def _texts(column: Any, field: Field | None) -> tuple[Any, Bad]:
-    """A column as pa.string(), and what of it has no text: value as shown and reason, by row."""
-    if pa.types.is_dictionary(column.type):
-        values, bad = _texts(column.dictionary, field)
-        texts = values.take(column.indices)
-        if not bad:
-            return texts, {}
-        rows = column.indices.to_pylist()
-        return texts, {row: bad[place] for row, place in enumerate(rows) if place in bad}
-    type = column.type
-    if pa.types.is_null(type):
-        return column.cast(pa.string()), {}
-    if _is_text(type):
-        return _utf8(column)
-    if pa.types.is_integer(type):
-        return column.cast(pa.string()), {}
-    if pa.types.is_date(type) or pa.types.is_timestamp(type):
-        return _moments(column, field)
-    return _by_value(column, [False] * len(column), field)
-
-
-def _utf8(column: Any) -> tuple[Any, Bad]:
-    # Arrow takes what the file calls text at its word.
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())
-    wide = pa.types.is_large_string(column.type)
-    try:
-        return column.cast(pa.large_binary() if wide else pa.binary()).cast(pa.string()), {}
-    except pa.ArrowInvalid:
-        texts: list[str | None] = []
-        bad: Bad = {}
-        for row, value in enumerate(column.cast(pa.large_binary() if wide else pa.binary()).to_pylist()):
-            try:
-                texts.append(None if value is None else value.decode())
-            except UnicodeDecodeError:
-                texts.append(None)
-                bad[row] = value.decode(errors="surrogateescape"), _UTF8
-        return pa.array(texts, pa.string()), bad
-
-
-_MICRO = {"s": 1_000_000, "ms": 1000, "us": 1}
-_FIRST = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-_LAST = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1_000_000 + 86_400_000_000
-
-
-def _moments(column: Any, field: Field | None) -> tuple[Any, Bad]:
-    """Dates and timestamps: those outside the calendar, or finer than a microsecond, have no text."""
-    type = column.type
-    if pa.types.is_date32(type):
-        counts, unit = column.cast(pa.int32()).cast(pa.int64()), 86_400_000_000
-    else:
-        counts = column.cast(pa.int64())
-        unit = 1000 if pa.types.is_date64(type) else _MICRO.get(type.unit, 0)
-    raw = counts.fill_null(0).to_numpy(zero_copy_only=False)
-    bad: Bad = {}
-    if unit:
-        out = (raw < -(-_FIRST // unit)) | (raw >= _LAST // unit)
-    else:
-        # Nanoseconds in 64 bits never leave the years 1677-2262.
-        out = raw % 1000 != 0
-        bad = {row: (str(int(raw[row])), _FINE) for row in np.flatnonzero(out).tolist()}
-    if pa.types.is_date64(type):
-        # Milliseconds that are no whole day are no day.
-        out = out | (raw % 86_400_000 != 0)
-    for row in np.flatnonzero(out).tolist():
-        bad.setdefault(row, (str(int(raw[row])), _YEAR))
-    if pa.types.is_timestamp(type):
-        kept = pc.if_else(pa.array(out), pa.scalar(None, pa.int64()), counts)
-        kept = pc.multiply(kept, unit) if unit else pc.divide(kept, 1000)
-        column = kept.cast(pa.timestamp("us", type.tz and "UTC"))
-    else:
-        column = pc.if_else(pa.array(out), pa.scalar(None, type), column).cast(pa.date32())
-    texts, more = _by_value(column, out.tolist(), field)
-    return texts, {**more, **bad}
-
-
-def _by_value(column: Any, out: Sequence[bool], field: Field | None) -> tuple[Any, Bad]:
-    """One value after the other, each different one once, by the reference (`record.text_of`)."""
-    zoned = pa.types.is_timestamp(column.type) and column.type.tz is not None
-    if zoned:
-        column = column.cast(pa.timestamp("us"))
-    coded = column.dictionary_encode()
-    forms: list[str | None] = []
-    why: dict[int, tuple[str, Refusal]] = {}
-    for place, value in enumerate(coded.dictionary.to_pylist()):
-        given = value.replace(tzinfo=UTC) if zoned else value
-        try:
-            forms.append(text_of(given, field.type if field is not None else _own_type(column.type)))
-        except Refusal as refusal:
-            forms.append(None)
-            why[place] = str(given), refusal
-    texts = pa.array(forms, pa.string()).take(coded.indices)
-    rows = coded.indices.to_pylist() if why else []
-    return texts, {row: why[place] for row, place in enumerate(rows) if place in why}
-
-
-def _own_type(type: Any) -> Any:
-    if pa.types.is_timestamp(type):
-        return "datetime"
-    return "date" if pa.types.is_date(type) else "decimal"
 
 
 class _Borrowed:

@@ -20,8 +20,10 @@ from ledger.catalog import Catalog, Field, FieldType
 from ledger.interruption import stoppable
 from ledger.kernel.chunk import Chunk
 from ledger.record import Refusal, text_of
-from ledger.source.layout import ColumnShape, Layout, TableShape, in_any_case, resolve_columns, table_missing
-from ledger.source.sqlitefile import BUSY_SECONDS, about_rows, connected, deadline, path_of
+from ledger.source.compiled import is_utf8
+from ledger.source.layout import NUMERIC, ColumnShape, Layout, TableShape, in_any_case, resolve_columns, table_missing
+from ledger.source.sqlitecapi import INTEGER, TEXT, Connection, Values
+from ledger.source.sqlitefile import BUSY_SECONDS, about_rows, deadline, path_of, reading
 from ledger.source.values import Refused, chunk_of, refuse, selected, texts_of, version_of
 
 CHUNK_BYTES = 8 << 20
@@ -34,6 +36,9 @@ _DECLARED = re.compile(
 )
 
 
+AnyConnection = sqlite3.Connection | Connection
+
+
 class SqliteSource:
     """One table or view within one read transaction; see `open_source`."""
 
@@ -41,7 +46,7 @@ class SqliteSource:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: AnyConnection,
         catalog: Catalog,
         layout: Layout,
         where: str,
@@ -73,8 +78,12 @@ class SqliteSource:
         `extra["batch"]`, if a batch column was named, is its text in the normal form of `code`; `extra["row_version"]`
         likewise its INTEGER, or microseconds since the epoch for a TEXT that F2 reads as a date or time.
         """
+        names = list(self._catalog.by_name)
         with deadline(self._connection, self._timeout_seconds):
-            for _, chunk in scan_table(self._connection, self._catalog, self.layout, list(self._catalog.by_name)):
+            if isinstance(self._connection, Connection):
+                yield from _scan_columns(self._connection, self._catalog, self.layout, names)
+                return
+            for _, chunk in scan_table(self._connection, self._catalog, self.layout, names):
                 yield chunk
 
 
@@ -104,7 +113,7 @@ def open_source(
     """
     path = path_of(url, base or Path())
     where = f"{path}:{table}"
-    with connected(path, "ro", busy_seconds, where) as connection, stoppable(connection.interrupt):
+    with reading(path, busy_seconds, where) as connection, stoppable(connection.interrupt):
         # The first read after BEGIN fixes the state that all later ones see.
         connection.execute("BEGIN")
         layout = resolve_layout(
@@ -115,7 +124,7 @@ def open_source(
 
 
 def resolve_layout(
-    connection: sqlite3.Connection,
+    connection: AnyConnection,
     table: str,
     catalog: Catalog,
     *,
@@ -133,7 +142,7 @@ def resolve_layout(
     )  # fmt: skip
 
 
-def _find_table(connection: sqlite3.Connection, table: str, where: str) -> tuple[str, bool]:
+def _find_table(connection: AnyConnection, table: str, where: str) -> tuple[str, bool]:
     found = connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
     kinds = {name.decode(): kind.decode() for name, kind in found}
     real = in_any_case(table, kinds)
@@ -146,7 +155,7 @@ def describe_table(url: str, table: str, base: Path | None = None) -> TableShape
     """The columns of a table or view as SQLite declares them; errors as in `open_source`."""
     path = path_of(url, base or Path())
     where = f"{path}:{table}"
-    with connected(path, "ro", BUSY_SECONDS, where) as connection:
+    with reading(path, BUSY_SECONDS, where) as connection:
         real, _ = _find_table(connection, table, where)
         shapes = []
         for column in table_columns(connection, real):
@@ -172,7 +181,7 @@ class SqliteColumn:
         return self.key_place > 0
 
 
-def table_columns(connection: sqlite3.Connection, table: str) -> list[SqliteColumn]:
+def table_columns(connection: AnyConnection, table: str) -> list[SqliteColumn]:
     """The columns of a table or view, hidden ones too, in their order."""
     info = connection.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
     return [
@@ -194,8 +203,7 @@ def scan_table(
     locator: Sequence[str] = (),
 ) -> Iterator[tuple[list[tuple[Any, ...]], Chunk]]:
     """The fields `names` of all rows, chunk by chunk, and beside each chunk the values of the expressions `locator`."""
-    wanted = [*locator, *map(quoted, selected(layout, names))]
-    cursor = connection.execute(f"SELECT {', '.join(wanted)} FROM {layout.reference}")  # noqa: S608 - all quoted
+    cursor = connection.execute(_select(layout, names, locator))
     ordinal, size = 1, FIRST_CHUNK_ROWS
 
     def versions(values: Sequence[Any], column: str, refused: Refused) -> Any:
@@ -210,6 +218,34 @@ def scan_table(
         size = max(1, min(MAX_CHUNK_ROWS, 2 * size, CHUNK_BYTES // width))
         del rows, values
         yield located, chunk
+
+
+def _select(layout: Layout, names: Sequence[str], locator: Sequence[str] = ()) -> str:
+    wanted = [*locator, *map(quoted, selected(layout, names))]
+    return f"SELECT {', '.join(wanted)} FROM {layout.reference}"  # noqa: S608 - all quoted
+
+
+def _scan_columns(connection: Connection, catalog: Catalog, layout: Layout, names: Sequence[str]) -> Iterator[Chunk]:
+    """The chunks of `scan_table`, cut elsewhere."""
+    ordinal = 1
+
+    def versions(values: Any, column: str, refused: Refused) -> Any:
+        if values.only(INTEGER):
+            return values.binary().cast(pa.string()).cast(pa.int64())
+        return _versions(values.objects(), column, catalog, refused)
+
+    for columns in connection.scan(_select(layout, names), MAX_CHUNK_ROWS, CHUNK_BYTES):
+        chunk = chunk_of(columns, names, layout, catalog, ordinal, _texts_of_values, versions)
+        ordinal += len(chunk)
+        yield chunk
+
+
+def _texts_of_values(values: Values, column: str, field: Field, refused: Refused) -> Any:
+    if values.only(TEXT) or (values.only(TEXT, INTEGER) and field.type in NUMERIC):
+        texts = values.binary()
+        if is_utf8(texts):
+            return texts.view(pa.string())
+    return _texts(values.objects(), column, field, refused)
 
 
 def _texts(values: Sequence[Any], _column: str, field: Field, refused: Refused) -> Any:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 from ledger.errors import InputError, NotBuiltError, SourceError
+from ledger.source import sqlitecapi
+from ledger.source.sqlitecapi import Connection
 
 BUSY_SECONDS = 10.0
 """How long to wait for another program's lock before giving up."""
@@ -76,24 +78,41 @@ def connected(path: Path, mode: Literal["ro", "rw"], busy_seconds: float, where:
     TEXT comes as bytearray and BLOB as bytes, so that the two differ and damaged text does not stop a read. SourceError
     `source.<rule>` for anything SQLite refuses within the block.
     """
-    _check_file(path, where)
-    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
-    connection = None
-    try:
+    with _within(path, where):
         connection = sqlite3.connect(
-            uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=16
-        )
-        connection.text_factory = bytearray
-        yield connection
-    except sqlite3.Error as error:
-        raise source_error(error, where) from error
-    finally:
-        if connection is not None:
-            connection.close()
+            _uri(path, mode), uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=16
+        )  # fmt: skip
+        with closing(connection):
+            connection.text_factory = bytearray
+            yield connection
 
 
 @contextmanager
-def deadline(connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+def reading(path: Path, busy_seconds: float, where: str) -> Iterator[Connection | sqlite3.Connection]:
+    """`connected` to read only, through SQLite's C interface where that can be had."""
+    if sqlitecapi.library() is None:
+        with connected(path, "ro", busy_seconds, where) as connection:
+            yield connection
+    else:
+        with _within(path, where), closing(Connection(_uri(path, "ro"), busy_seconds)) as quick:
+            yield quick
+
+
+@contextmanager
+def _within(path: Path, where: str) -> Iterator[None]:
+    _check_file(path, where)
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise source_error(error, where) from error
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode={mode}"
+
+
+@contextmanager
+def deadline(connection: Connection | sqlite3.Connection, seconds: float | None) -> Iterator[None]:
     """Interrupt what `connection` is doing if the block takes longer: SQLite itself knows no time-out."""
     if seconds is None:
         yield
@@ -109,16 +128,17 @@ def deadline(connection: sqlite3.Connection, seconds: float | None) -> Iterator[
         timer.join()
 
 
-def about_rows(connection: sqlite3.Connection, reference: str) -> int | None:
+def about_rows(connection: Connection | sqlite3.Connection, reference: str) -> int | None:
     """How many rowids lie between the first and the last of a table; None for a view, and where they are not counted up."""
     try:
         # Two queries: of one query with both SQLite would read the whole table.
-        last, first, pages, page = connection.execute(
+        found = connection.execute(
             f"SELECT (SELECT max(rowid) FROM {reference}), (SELECT min(rowid) FROM {reference}), "  # noqa: S608 - quoted
             "(SELECT page_count FROM pragma_page_count), (SELECT page_size FROM pragma_page_size)"
         ).fetchone()
     except sqlite3.OperationalError:
         return None
+    last, first, pages, page = found or (None, None, 0, 0)
     if not isinstance(last, int) or not isinstance(first, int):
         return None
     # More rows than the file has room for: numbers that mean something else.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ledger.catalog import Catalog, parse_catalog
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel
 from ledger.keys import ExchangeKey
+from ledger.source import compiled, parquetpages, sqlitecapi
 
 FINES = """
 id = "fines"
@@ -79,3 +80,26 @@ def rows_of() -> Callable[[Iterable[Chunk]], list[tuple[str | None, ...]]]:
         return found
 
     return rows_of
+
+
+@pytest.fixture(scope="module")
+def compiled_part() -> None:
+    """That it is used here; where it is missing that is a failure, for CI has a compiler."""
+    assert compiled.csv() is not None, "there is no compiled part: run scripts/setup where there is a C compiler"
+    assert sqlitecapi.library() is not None, "SQLite's C interface cannot be had"
+    assert parquetpages.longest_of() is not None
+
+
+@pytest.fixture(params=["compiled", "reference"])
+def readers(request: pytest.FixtureRequest, compiled_part: None) -> Iterator[str]:
+    """Each way to read that there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "reference":
+            without_compiled(patch)
+        yield str(request.param)
+
+
+def without_compiled(patch: pytest.MonkeyPatch) -> None:
+    """As where there is no C compiler."""
+    for module, name in ((sqlitecapi, "library"), (compiled, "csv"), (compiled, "utf8"), (parquetpages, "longest_of")):
+        patch.setattr(module, name, lambda: None)

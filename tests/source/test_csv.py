@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,11 @@ from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.source import csvblocks
 from ledger.source.csvfile import open_csv
+from ledger.source.csvsyntax import Parser, Record
 
 Write = Callable[[bytes | str], Path]
 RowsOf = Callable[[Iterable[Chunk]], list[tuple[str | None, ...]]]
+pytestmark = pytest.mark.usefixtures("readers")
 HEADER = "no,holder,fee,decided\n"
 ROW = "1,a,2,2024-01-01\n"
 
@@ -28,7 +31,7 @@ def refusal(path: Path, catalog: Catalog, **more: str) -> InputError:
     return caught.value
 
 
-def only_chunk(path: Path, catalog: Catalog, **more: str) -> Chunk:
+def only_chunk(path: Path, catalog: Catalog, **more: Any) -> Chunk:
     with open_csv(path, catalog, **more) as file:
         (chunk,) = file.scan()
     return chunk
@@ -282,10 +285,41 @@ def test_a_file_can_be_scanned_again(write: Write, fines: Catalog, rows_of: Rows
         assert rows_of(file.scan()) == rows_of(file.scan()) == [("1", "a", "2", "2024-01-01")] * 3
 
 
+@pytest.mark.parametrize("title", ["标题", "标题,,", "标题,,,", "标题,,,,", '"标题\n二行",,,'])
+def test_a_header_below_a_title_of_any_width_is_pointed_out(write: Write, fines: Catalog, title: str) -> None:
+    error = refusal(write(f"{title}\n{HEADER}{ROW}"), fines)
+    number = 2 + title.count("\n")
+    assert error.code == "csv.column_missing" or (error.code, title) == ("csv.header_repeated", title)
+    assert f"--header-row {number}" in error.en
+
+
+@pytest.mark.parametrize("bad", [b"1,a,2", b"1,a,2,3,4", b'1,a"b,2,3', b"1,\xff,2,3"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_one_bad_row_does_not_make_the_others_slow(
+    write: Write, fines: Catalog, monkeypatch: pytest.MonkeyPatch, readers: str, bad: bytes, end: bytes
+) -> None:
+    lines = [HEADER.encode().strip()] + [b"%d,a,2,2024-01-01" % n for n in range(2000)]
+    lines[1000] = bad
+    looked_at: list[int] = []
+    parse = Parser.records
+
+    def records(self: Parser) -> Iterator[Record]:
+        looked_at.append(len(self.data))
+        return parse(self)
+
+    monkeypatch.setattr(Parser, "records", records)
+    with open_csv(write(end.join([*lines, b""])), fines) as file:
+        chunks = list(file.scan())
+    assert [int(chunk.numbers[row]) for chunk in chunks for row in chunk.refused] == [1001]
+    assert sum(map(len, chunks)) == 2000
+    # The header, when the file is opened and when it is read, and the row itself.
+    assert readers == "reference" or looked_at[2:] == [len(bad)]
+
+
 @pytest.mark.parametrize("quote", [b"", b'"x"y'])
 def test_memory_does_not_grow_with_the_file(write: Write, fines: Catalog, quote: bytes) -> None:
     def peak(rows: int) -> int:
-        # A bare quote in each line keeps the careful path on, which costs the most.
+        # A bare quote in each line makes every record odd, which costs the most.
         line = b"1,a" + quote[:1] + b"b,2,2024-01-01\n"
         path = write(HEADER.encode() + line * rows)
         tracemalloc.start()
@@ -295,5 +329,6 @@ def test_memory_does_not_grow_with_the_file(write: Write, fines: Catalog, quote:
         tracemalloc.stop()
         return found
 
-    peak(100)
+    # Twice: what is imported on the way is not counted.
+    peak(4_000)
     assert peak(16_000) < 1.3 * peak(4_000)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,18 +18,27 @@ from hypothesis import strategies as st
 from ledger.catalog import Catalog
 from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
-from ledger.source import csvblocks
+from ledger.source import compiled, csvblocks
 from ledger.source.csvfile import open_csv
 from ledger.source.csvsyntax import Parser, Plain, find_plain
 
+pytestmark = pytest.mark.usefixtures("compiled_part")
 HEADER = b"no,holder,fee,decided\n"
 Row = tuple[int, tuple[str | None, ...], str, tuple[str, ...]]
 
 
 @contextmanager
 def careful_path_only() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+    with plain_path_only(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(csvblocks, "find_plain", lambda data, final: None)
+        yield
+
+
+@contextmanager
+def plain_path_only() -> Iterator[None]:
+    """What is regular goes through Arrow's reader, not the compiled part."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "csv", lambda: None)
         yield
 
 
@@ -71,8 +81,58 @@ def test_both_paths_and_any_block_size_give_the_same_rows_or_the_same_error(
 ) -> None:
     with careful_path_only():
         expected = rows_in(HEADER + data, fines)
+    with plain_path_only():
+        assert rows_in(HEADER + data, fines) == expected
+        assert rows_in(HEADER + data, fines, block_bytes) == expected
     assert rows_in(HEADER + data, fines) == expected
     assert rows_in(HEADER + data, fines, block_bytes) == expected
+
+
+@given(data=body, final=st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_the_compiled_path_takes_what_the_plain_path_takes(data: bytes, final: bool) -> None:
+    width = 4
+    cut = compiled.Cutter(width).cut(bytearray(data + b"never looked at,\n"), len(data), final=final)
+    parser = Parser(data, final=final, where="f", first_line=1)
+    try:
+        records = list(parser.records())
+    except InputError:
+        assert cut is None
+        return
+    regular = find_plain(data, final=final) is not None and all(
+        len(record.cells) == width and all(is_text(cell) for cell in record.cells) for record in records
+    )
+    if cut is None:
+        assert not regular
+        return
+    # Without `final` a record whose line end might go on is left to the next block, or not.
+    known = [record for record in records if record.line < cut.line_count or final]
+    rows = list(zip(*map(cells_of, cut.columns), strict=True))
+    assert len(rows) == len(known)
+    for row, record in enumerate(known):
+        good = len(record.cells) == width and not record.bare_quote and all(map(is_text, record.cells))
+        assert (row not in cut.odd) is good
+        if good:
+            assert list(rows[row]) == record.cells
+        else:
+            (again,) = Parser(cut.odd[row], final=True, where="f", first_line=1).records()
+            assert (again.cells, again.bare_quote) == (record.cells, record.bare_quote)
+    assert cut.lines.tolist() == [record.line for record in known]
+    assert cut.size <= len(data)
+    assert not final or (cut.size, cut.line_count) == (len(data), parser.line)
+
+
+def is_text(cell: bytes) -> bool:
+    try:
+        cell.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def cells_of(column: Any) -> list[bytes]:
+    column.validate(full=True)
+    return list(column.to_pylist())
 
 
 cell = st.text(st.sampled_from('a中,"\n\r\t ;\ufeff\u2028é'), max_size=6)
@@ -146,7 +206,8 @@ def test_rows_that_two_readers_count_differently_are_read_carefully(
         return plain and replace(plain, lines=plain.lines[1:])
 
     monkeypatch.setattr(csvblocks, "find_plain", miscounted)
-    assert rows_in(data, fines) == expected
+    with plain_path_only():
+        assert rows_in(data, fines) == expected
 
 
 def test_the_same_rows_come_in_one_block_or_in_many(fines: Catalog) -> None:
@@ -167,6 +228,7 @@ def test_the_same_rows_come_in_one_block_or_in_many(fines: Catalog) -> None:
     ]
 
 
+@pytest.mark.usefixtures("readers")
 def test_gb18030_gives_the_rows_of_utf8(fines: Catalog) -> None:
     text = "no,相对人,fee,decided\n" + "".join(f'穗{i}号〔2024〕,"中𠀀文""{i}",{i},2024-01-01\n' for i in range(200))
     expected = rows_in(text.encode(), fines)

@@ -19,6 +19,7 @@ from ledger.errors import InputError
 from ledger.source import parquet
 from ledger.source.files import ReadOptions, open_file
 
+pytestmark = pytest.mark.usefixtures("readers")
 ROW = {"no": ["A"], "holder": ["甲"], "fee": ["1"], "decided": ["2024-01-01"]}
 
 

@@ -26,6 +26,7 @@ from ledger.source.sqlite import open_source
 
 Database = Callable[..., str]
 RowsOf = Callable[[Iterable[Chunk]], list[tuple[str | None, ...]]]
+pytestmark = pytest.mark.usefixtures("readers")
 TEXT_TABLE = "CREATE TABLE fines (no TEXT, holder TEXT, fee TEXT, decided TEXT)"
 NO_TYPES = "CREATE TABLE fines (no, holder, fee, decided)"
 
