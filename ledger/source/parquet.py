@@ -7,7 +7,7 @@ file is opened; a single value that has no text refuses its row.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +48,17 @@ class ParquetFile:
     `value.year`, `value.type`, `row.operation`, `row.reason`.
     """
 
-    def __init__(self, path: Path, catalog: Catalog, *, operation_column: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        catalog: Catalog,
+        *,
+        operation_column: str | None = None,
+        header: Callable[[Sequence[str]], Header] | None = None,
+        also: Mapping[str, Field] | None = None,
+    ) -> None:
+        """`header` finds the columns by their names, by default as in any delivered file; `also` are other columns of which a value
+        without text refuses its row."""
         self.catalog = catalog
         self.notes: Sequence[tuple[str, str]] = ()
         self._path = path
@@ -56,8 +66,9 @@ class ParquetFile:
         try:
             self._state = self._stat()
             self._schema = self._check()
-            self.header: Header = resolve_header(catalog, self._schema.names, operation_column, self.where)
-            self._fields = self._field_of_column()
+            find = header or (lambda names: resolve_header(catalog, names, operation_column, self.where))
+            self.header: Header = find(self._schema.names)
+            self._fields = self._field_of_column(also or {})
         except BaseException:
             self._file.close()
             raise
@@ -78,18 +89,32 @@ class ParquetFile:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
-    def scan(self) -> Iterator[Chunk]:
-        """All rows in the file's order; `Chunk.numbers` counts them from 1."""
+    @property
+    def schema(self) -> Any:
+        """The columns and their types, as Arrow has them."""
+        return self._schema
+
+    def groups(self) -> list[int]:
+        """The rows of each row group, as the file declares them."""
+        try:
+            metadata = self._open(()).metadata
+            return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise self._damaged(error) from error
+
+    def scan(self, groups: Sequence[int] | None = None) -> Iterator[Chunk]:
+        """All rows in the file's order, or those of some row groups; `Chunk.numbers` counts what is read from 1."""
         ordinal = 1
         try:
             opened = self._open()
             read = [name for name, type in zip(self._schema.names, self._schema.types, strict=True) if _readable(type)]
-            for whole in opened.iter_batches(BATCH_ROWS, columns=read):
+            for whole in opened.iter_batches(BATCH_ROWS, row_groups=groups, columns=read):
                 batch = pa.RecordBatch.from_arrays([_compact(column) for column in whole.columns], whole.schema.names)
                 for part in self._bounded(batch, ordinal):
                     yield self._chunk(part, ordinal)
                     ordinal += part.num_rows
-            counted = opened.metadata.num_rows
+            about = opened.metadata
+            counted = about.num_rows if groups is None else sum(about.row_group(it).num_rows for it in groups)
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise self._damaged(error) from error
         if counted != ordinal - 1:
@@ -167,8 +192,8 @@ class ParquetFile:
             self.where,
         )
 
-    def _field_of_column(self) -> list[Field | None]:
-        fields: list[Field | None] = [None] * len(self._schema)
+    def _field_of_column(self, also: Mapping[str, Field]) -> list[Field | None]:
+        fields: list[Field | None] = [also.get(name) for name in self._schema.names]
         for name, place in self.header.fields.items():
             fields[place] = self.catalog.by_name[name]
         for known in (self.header.operation, self.header.reason):
