@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ledger.anchor.claims import propose
 from ledger.batch.book import StreamLedger, now, save_batch
 from ledger.batch.build import Builder, Built, result_of
+from ledger.batch.engine import rows_among
 from ledger.batch.job import Job
 from ledger.batch.keyarg import key_label, parse_key_argument
 from ledger.batch.numbering import today, used_numbers
@@ -234,7 +235,8 @@ def _drafts(
         archive = stack.enter_context(job.book.archive_writer(catalog, descriptor.batch_id.hex()))
         begun.append((descriptor, EntryIndex(entries), Builder(catalog, reading.keys, archive=archive), archive))
     kernel = Kernel(catalog, reading.keys)
-    for chunk, result in kernel.run_all(reading.table.scan()):
+    tags = np.concatenate([np.zeros((0, 16), np.uint8), *(rows[:, :16] for _, rows in wanted)])
+    for chunk, result in rows_among(reading.table, kernel, tags):
         found = np.ascontiguousarray(result.entries[:, TAG])
         for _, index, builder, _ in begun:
             keep = np.zeros(len(chunk), np.bool_)

@@ -134,7 +134,13 @@ class Workspace:
             row_version_column=source.row_version_column,
             base=self.root,
         ) as table:
-            yield table
+            if self.config.kernel.engine == "local":
+                yield table
+                return
+            # What knows Spark is imported where it was asked for.
+            from ledger.spark.source import spread  # noqa: PLC0415
+
+            yield spread(table, catalog, self.config.kernel, self.root)
 
     def exchange_key(self, party: str = OWN) -> ExchangeKey:
         """The newest epoch of the key shared with `party`, or of the own sources' key."""

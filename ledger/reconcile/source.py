@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ledger.batch.book import StreamLedger
 from ledger.batch.build import result_of, row_versions
 from ledger.batch.column import batch_mask
+from ledger.batch.engine import compare_rows
 from ledger.batch.job import Job
 from ledger.batch.joint import Joint
 from ledger.batch.stream import AnnouncedBatch
@@ -156,13 +157,10 @@ def read_and_compare(
         )
         # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
         # that was moved to another batch number, or entered twice, must not get away.
-        chunks = watched("比对数据源", "comparing the source", (table if joint is None else joint.table).scan())
         if joint is None:
-            for chunk, result in kernel.run_all(chunks):
-                claimed = None if claims is None else batch_mask(chunk, claims)
-                comparer.add(len(chunk), chunk.numbers, result, row_versions=row_versions(chunk), claimed=claimed)
+            compare_rows(table, kernel, comparer, claims)
         else:
-            for chunk in chunks:
+            for chunk in watched("比对数据源", "comparing the source", joint.table.scan()):
                 result = kernel.run(joint.part(chunk, catalog))
                 rows = np.ones(len(chunk), np.bool_)
                 for it in older:
