@@ -25,6 +25,7 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 Origin = Literal["own", "delivery"]
 Security = Literal["tls", "starttls", "none"]
+Engine = Literal["local", "spark"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,18 @@ class DeadlinesConfig:
 
 
 @dataclass(frozen=True)
+class KernelConfig:
+    """`[kernel]`: where rows become entries. `local`: in this process. `spark`: `master` is Spark's, `jars` go to the executors (a JDBC driver),
+    `partitions` is how many tasks a source is cut for (default: the cluster's cores), `conf` are Spark's own settings."""
+
+    engine: Engine = "local"
+    master: str = "local[*]"
+    jars: tuple[str, ...] = ()
+    partitions: int | None = None
+    conf: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class Config:
     """One workspace's settings; `sources` by catalog id, `approvers` (1 or 2) is how many people `accept` and `withdraw` need."""
 
@@ -148,6 +161,7 @@ class Config:
     notify: NotifyConfig = field(default_factory=NotifyConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
     deadlines: DeadlinesConfig = field(default_factory=DeadlinesConfig)
+    kernel: KernelConfig = field(default_factory=KernelConfig)
 
 
 def check_party_name(name: str, where: str = "") -> str:
@@ -168,7 +182,7 @@ def parse_config(data: bytes, where: str) -> Config:
         doc = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
         raise InputError("config.toml", f"不是有效的 TOML：{cause}", f"not valid TOML: {cause}", where) from cause
-    _only(doc, {"party", "store", "chain", "source", "consent", "notify", "api", "deadlines"}, "", where)
+    _only(doc, {"party", "store", "chain", "source", "consent", "notify", "api", "deadlines", "kernel"}, "", where)
     store = _table(doc, "store", where)
     _only(store, {"url"}, "store.", where)
     chain = _table(doc, "chain", where)
@@ -201,6 +215,7 @@ def parse_config(data: bytes, where: str) -> Config:
         notify=_notify(_table(doc, "notify", where), where),
         api=_api(_table(doc, "api", where), where),
         deadlines=_deadlines(_table(doc, "deadlines", where), where),
+        kernel=_kernel(_table(doc, "kernel", where), where),
     )
 
 
@@ -377,6 +392,21 @@ def _deadlines(table: Mapping[str, object], where: str) -> DeadlinesConfig:
     days = {"land": (2, 0, 250), "receive": (2, 0, 250), "answer": (10, 1, 250)}
     _only(table, set(days), "deadlines.", where)
     return DeadlinesConfig(**{name: _count(table, name, "deadlines.", where, *bounds) for name, bounds in days.items()})
+
+
+def _kernel(table: Mapping[str, object], where: str) -> KernelConfig:
+    _only(table, {"engine", "master", "jars", "partitions", "conf"}, "kernel.", where)
+    conf = _table(table, "conf", where, "kernel.")
+    for name, value in conf.items():
+        if not isinstance(value, str) or not re.fullmatch(r"spark\.[A-Za-z0-9._-]+", name):
+            raise _wrong(f'kernel.conf."{name}"', "string, named spark.…", where)
+    return KernelConfig(
+        engine=cast(Engine, _one_of(table, "engine", ("local", "spark"), "kernel.", where)),
+        master=_text(table, "master", "kernel.", where, "local[*]"),
+        jars=_texts(table, "jars", "kernel.", where, ()),
+        partitions=_count(table, "partitions", "kernel.", where, 1, 1, 100_000) if "partitions" in table else None,
+        conf={name: str(value) for name, value in conf.items()},
+    )
 
 
 def _rpc(rpc: str, where: str) -> str:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ledger.anchor.claims import propose
 from ledger.batch.book import StreamLedger, now, save_batch
 from ledger.batch.build import Builder, Built, result_of
+from ledger.batch.engine import rows_among
 from ledger.batch.job import Job
 from ledger.batch.keyarg import key_label, parse_key_argument
 from ledger.batch.numbering import today, used_numbers
@@ -27,7 +28,6 @@ from ledger.errors import InputError
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
 from ledger.kernel.sorting import TAG, EntryIndex, order_of, words_of
-from ledger.progress import watched
 from ledger.reconcile.approval import Asked, Proposed, Request, Seconded, close, lapse, person, propose_all, review
 from ledger.reconcile.findings import Finding, Kind
 from ledger.reconcile.lawful import load_ledger
@@ -237,10 +237,8 @@ def _drafts(
         begun.append((descriptor, EntryIndex(entries), Builder(catalog, reading.keys, archive=archive), archive))
     kept = None if reading.kept is None else reading.kept.pairs
     if kept is None:
-        chunks = watched(
-            "读取要上链的行", "reading what is to be anchored", reading.table.scan(), reading.table.about_rows
-        )
-        pairs: Iterable[tuple[Chunk, Result]] = Kernel(catalog, reading.keys).run_all(chunks)
+        tags = np.concatenate([np.zeros((0, 16), np.uint8), *(rows[:, :16] for _, rows in wanted)])
+        pairs: Iterable[tuple[Chunk, Result]] = rows_among(reading.table, Kernel(catalog, reading.keys), tags)
     else:
         pairs = kept
     for chunk, result in pairs:

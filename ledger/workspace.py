@@ -143,6 +143,13 @@ class Workspace:
             timeout_seconds=source.timeout_seconds,
         ) as table:
             rate = self._limit_rate or source.limit_rate
+            if self.config.kernel.engine == "spark":
+                _check_unpaced(catalog.id, rate, source.timeout_seconds)
+                # What knows Spark is imported where it was asked for.
+                from ledger.spark.source import spread  # noqa: PLC0415
+
+                yield spread(table, catalog, self.config.kernel, self.root)
+                return
             if rate is None and source.timeout_seconds is None:
                 yield table
                 return
@@ -262,3 +269,16 @@ def _absolute(url: str, root: Path) -> str:
 
 def _read_folder(folder: Path, *, built_in: bool) -> list[KnownCatalog]:
     return [KnownCatalog(read_catalog(path), path, built_in) for path in sorted(folder.glob("*.toml"))]
+
+
+def _check_unpaced(catalog_id: str, rate: int | None, seconds: int | None) -> None:
+    """Executors read beside each other, each at its own speed."""
+    name = "limit_rate" if rate is not None else "timeout_seconds" if seconds is not None else None
+    if name is not None:
+        raise InputError(
+            "kernel.unpaced",
+            f'[kernel] engine = "spark" 时不支持 [source.{catalog_id}] {name}（或 --limit-rate）：各执行器并行读取；请去掉该项或改用 local',
+            f'[source.{catalog_id}] {name} (or --limit-rate) does not go with [kernel] engine = "spark": executors read beside each other; '
+            "leave it out, or use the local engine",
+            f"[source.{catalog_id}]",
+        )

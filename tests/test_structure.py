@@ -51,6 +51,7 @@ LAYERS = (
     {"batch"},
     {"anchor"},
     {"workspace", "advice", "drafting"},
+    {"spark"},
     {"config"},
     {"chain", "store", "source"},
     {"kernel", "sketch"},

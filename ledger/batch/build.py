@@ -212,7 +212,7 @@ class Builder:
         if groups:
             numbers = np.concatenate(self._numbers)
             found = [sorted(numbers[group].tolist()) for group in groups]
-            raise self._duplicates(found, where, reread() if reread is not None else ())
+            raise self.duplicates(found, where, reread() if reread is not None else ())
         self._numbers.clear()
         versions = np.concatenate(self._versions) if self._versions else np.zeros(0, np.int64)
         self._versions.clear()
@@ -222,7 +222,8 @@ class Builder:
         known = versions[order] if (versions != NO_VERSION).any() else None
         return Built(entries, withdrawn[order], frames[order], len(entries), root, known, tiles)
 
-    def _duplicates(self, groups: list[list[int]], where: str, chunks: Iterable[Chunk]) -> InputError:
+    def duplicates(self, groups: list[list[int]], where: str, chunks: Iterable[Chunk]) -> InputError:
+        """The refusal of a batch in which the rows of each group (their numbers) have one key tag; see `finish`."""
         wanted = np.array(sorted(number for group in groups for number in group), np.int64)
         keys: dict[int, bytes] = {}
         for chunk in chunks:

@@ -10,11 +10,11 @@ import numpy as np
 from ledger import sketch as sketches
 from ledger.batch.book import Book
 from ledger.batch.build import Builder, Built
+from ledger.batch.engine import size_and_root
 from ledger.batch.history import History
-from ledger.batch.intake import FileOptions, bad_rows, build_from_file
+from ledger.batch.intake import FileOptions, build_from_file
 from ledger.catalog import Catalog
 from ledger.keys import ExchangeKey
-from ledger.progress import watched
 from ledger.workspace import OWN, Workspace
 
 
@@ -42,13 +42,9 @@ def digest(
         sketches.check_cells(cells, "--cells")
     key = workspace.exchange_key(party)
     if file is None:
-        builder = Builder(catalog, key.for_catalog(catalog))
         with workspace.open_source(catalog) as table:
-            builder.add_all(watched("读取数据源", "reading the source", table.scan(), table.about_rows))
-            if builder.bad:
-                raise bad_rows(builder.bad, table.where)
-            built, ignored = builder.finish(table.where, table.scan), tuple(table.ignored)
-        return Digest(built.size, built.root, 0, ignored, sketch=_sketch(built, cells))
+            size, root, sketch = size_and_root(table, catalog, key.for_catalog(catalog), cells)
+            return Digest(size, root, 0, tuple(table.ignored), sketch=sketch)
     with file.open(catalog) as delivered:
         earlier = _records_under(workspace, catalog, key) if delivered.header.operation is not None else None
         builder = Builder(catalog, key.for_catalog(catalog), earlier)

@@ -168,6 +168,25 @@ class Comparer:
         self._add_refused(numbers, result)
         return np.concatenate([changed, unknown])
 
+    def expected(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """The keys of which one row with the live commitment matches and needs no further look; tag and commitment of each (n,48); and
+        of which of them a row that has a row version needs one."""
+        keys = np.flatnonzero(self._live & ~self._accepted)
+        fresh = np.ones(len(keys), np.bool_)
+        if self._history.row_versions is not None:
+            fresh = self._history.row_versions[keys] == NO_VERSION
+        return keys, self._history.tails(keys), fresh
+
+    def add_matched(self, keys: npt.NDArray[np.int64]) -> None:
+        """Take in one row of each of `keys`, that matches as `expected` says."""
+        if self._scope is not None:
+            asked = self._scope[keys]
+            self._outside += int(np.count_nonzero(~asked))
+            keys = keys[asked]
+        self._rows += len(keys)
+        self._seen[keys] += 1
+        self._status[keys] = _Status.MATCHED
+
     def _of_scope(
         self, scope: npt.NDArray[np.bool_], size: int, result: Result, claimed: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.bool_]:

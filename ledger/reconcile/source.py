@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ledger.batch.book import StreamLedger
 from ledger.batch.build import result_of, row_versions
 from ledger.batch.column import batch_mask
+from ledger.batch.engine import compare_rows
 from ledger.batch.job import Job
 from ledger.batch.joint import Joint
 from ledger.batch.stream import AnnouncedBatch
@@ -162,19 +163,11 @@ def read_and_compare(
         # state that ever was.
         # All rows, whatever the scope: only its normal form tells the key of a row, so no query can leave rows out, and a row
         # that was moved to another batch number, or entered twice, must not get away.
-        whole = table if joint is None else joint.table
-        chunks = watched("比对数据源", "comparing the source", whole.scan(), whole.about_rows)
         kept = Kept() if keep and scope.whole and joint is None else None
         if joint is None:
-            for chunk, result in kernel.run_all(chunks):
-                claimed = None if claims is None else batch_mask(chunk, claims)
-                places = comparer.add(
-                    len(chunk), chunk.numbers, result, row_versions=row_versions(chunk), claimed=claimed
-                )
-                if kept is not None:
-                    kept.add(chunk, result, places)
+            compare_rows(table, kernel, comparer, claims, None if kept is None else kept.add)
         else:
-            for chunk in chunks:
+            for chunk in watched("比对数据源", "comparing the source", joint.table.scan(), joint.table.about_rows):
                 result = kernel.run(joint.part(chunk, catalog))
                 rows = np.ones(len(chunk), np.bool_)
                 for it in older:

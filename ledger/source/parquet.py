@@ -7,7 +7,7 @@ file is opened; a single value that has no text refuses its row.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +52,17 @@ class ParquetFile:
     `value.year`, `value.type`, `row.operation`, `row.reason`.
     """
 
-    def __init__(self, path: Path, catalog: Catalog, *, operation_column: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        catalog: Catalog,
+        *,
+        operation_column: str | None = None,
+        header: Callable[[Sequence[str]], Header] | None = None,
+        also: Mapping[str, Field] | None = None,
+    ) -> None:
+        """`header` finds the columns by their names, by default as in any delivered file; `also` are other columns of which a value
+        without text refuses its row."""
         self.catalog = catalog
         self.notes: Sequence[tuple[str, str]] = ()
         self._path = path
@@ -60,8 +70,9 @@ class ParquetFile:
         try:
             self._state = self._stat()
             self._schema = self._check()
-            self.header: Header = resolve_header(catalog, self._schema.names, operation_column, self.where)
-            self._fields = self._field_of_column()
+            find = header or (lambda names: resolve_header(catalog, names, operation_column, self.where))
+            self.header: Header = find(self._schema.names)
+            self._fields = self._field_of_column(also or {})
         except BaseException:
             self._file.close()
             raise
@@ -82,31 +93,46 @@ class ParquetFile:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
+    @property
+    def schema(self) -> Any:
+        """The columns and their types, as Arrow has them."""
+        return self._schema
+
+    def groups(self) -> list[int]:
+        """The rows of each row group, as the file declares them."""
+        try:
+            metadata = self._open(()).metadata
+            return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise self._damaged(error) from error
+
     def about_rows(self) -> int | None:
         """As the file's footer has it."""
         try:
-            return int(self._open(()).metadata.num_rows)
-        except (pa.ArrowException, OSError, ValueError, OverflowError):
+            return sum(self.groups())
+        except InputError:
             # What is wrong with the file the reading says.
             return None
 
-    def scan(self) -> Iterator[Chunk]:
-        """All rows in the file's order; `Chunk.numbers` counts them from 1."""
+    def scan(self, groups: Sequence[int] | None = None) -> Iterator[Chunk]:
+        """All rows in the file's order, or those of some row groups; `Chunk.numbers` counts what is read from 1."""
         ordinal = 1
         try:
             opened = self._open(())
             read = [name for name, type in zip(self._schema.names, self._schema.types, strict=True) if _readable(type)]
-            for groups in _runs(opened.metadata):
-                coded, rows = self._way(opened, groups)
+            about = opened.metadata
+            wanted = range(about.num_row_groups) if groups is None else groups
+            for run in _runs(about, wanted):
+                coded, rows = self._way(opened, run)
                 reader = self._open(coded) if coded else opened
-                for whole in reader.iter_batches(rows, row_groups=groups, columns=read, use_threads=False):
+                for whole in reader.iter_batches(rows, row_groups=run, columns=read, use_threads=False):
                     batch = pa.RecordBatch.from_arrays(
                         [_compact(column) for column in whole.columns], whole.schema.names
                     )
                     for part in self._bounded(batch, ordinal):
                         yield self._chunk(part, ordinal)
                         ordinal += part.num_rows
-            counted = opened.metadata.num_rows
+            counted = sum(about.row_group(it).num_rows for it in wanted)
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise self._damaged(error) from error
         if counted != ordinal - 1:
@@ -206,8 +232,8 @@ class ParquetFile:
             self.where,
         )
 
-    def _field_of_column(self) -> list[Field | None]:
-        fields: list[Field | None] = [None] * len(self._schema)
+    def _field_of_column(self, also: Mapping[str, Field]) -> list[Field | None]:
+        fields: list[Field | None] = [also.get(name) for name in self._schema.names]
         for name, place in self.header.fields.items():
             fields[place] = self.catalog.by_name[name]
         for known in (self.header.operation, self.header.reason):
@@ -286,11 +312,11 @@ def _plain(type: Any) -> Any:
     return type.value_type if pa.types.is_dictionary(type) else type
 
 
-def _runs(metadata: Any) -> Iterator[list[int]]:
-    """Row groups that are read together."""
+def _runs(metadata: Any, groups: Sequence[int]) -> Iterator[list[int]]:
+    """Those of these row groups that are read together."""
     run: list[int] = []
     rows = 0
-    for group in range(metadata.num_row_groups):
+    for group in groups:
         count = metadata.row_group(group).num_rows
         if run and rows + count > RUN_ROWS:
             yield run

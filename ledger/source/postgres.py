@@ -58,9 +58,10 @@ class PostgresSource:
     ) -> None:
         self.layout = reader.layout
         self.notes: Sequence[tuple[str, str]] = (_FOREIGN,) if table.kind == "f" else ()
-        self._connection = connection
+        self.connection = connection
+        self.table = table
+        self.reader = reader
         self._catalog = catalog
-        self._reader = reader
         self._where = where
 
     @property
@@ -75,7 +76,7 @@ class PostgresSource:
 
     def about_rows(self) -> int | None:
         """What the planner expects, which it knows of views and partitions too."""
-        found = self._connection.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM {self.layout.reference}").fetchone()
+        found = self.connection.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM {self.layout.reference}").fetchone()
         return None if found is None else int(found[0][0]["Plan"]["Plan Rows"])
 
     def scan(self) -> Iterator[Chunk]:
@@ -85,7 +86,7 @@ class PostgresSource:
         integer, or microseconds since the epoch (a local time is the catalog's). One scan at a time: a scan must have
         ended, or been closed, before the next begins.
         """
-        for _, chunk in self._reader.chunks(self._connection, list(self._catalog.by_name)):
+        for _, chunk in self.reader.chunks(self.connection, list(self._catalog.by_name)):
             yield chunk
 
 
@@ -221,6 +222,12 @@ class Reader:
         with closing(parsed):
             for _, found in parsed:
                 yield found
+
+    def chunk(self, columns: Sequence[Any], names: Sequence[str], ordinal: int) -> Chunk:
+        """The chunk of some rows that the server wrote as text (`as_text`): a column for each of `selected(layout, names)`, empty where it
+        is null, numbered from `ordinal`."""
+        odd = frozenset(selected(self.layout, names))
+        return chunk_of(columns, names, self.layout, self._catalog, ordinal, partial(self._texts, odd), self._versions)
 
     def _texts(self, odd: Container[str], values: Any, column: str, field: Field, refused: Refused) -> Any:
         texts = utf8_of(values, field, refused)

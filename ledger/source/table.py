@@ -36,11 +36,11 @@ def open_table(
     it may not.
 
     url                 SQLAlchemy URL; postgresql and mysql/mariadb are read with psycopg 3 and pymysql whatever driver it
-                        names, any other through SQLAlchemy
+                        names, `parquet:///folder` are files, any other is read through SQLAlchemy
     columns             field name -> column name, where they differ
     batch_column        the column that holds the batch number, if there is one: `Chunk.extra["batch"]`
     row_version_column  the column that changes with each change of a row, if there is one: `Chunk.extra["row_version"]`
-    base                what a relative SQLite path is relative to; default: the working folder
+    base                what a relative path of a SQLite or Parquet file is relative to; default: the working folder
     timeout_seconds     how long one scan may take; the database ends it by itself, but for kinds that are read through SQLAlchemy
 
     SourceError `source.<rule>`: what is missing, refused or lost, and who must act; InputError `source.url`.
@@ -85,6 +85,10 @@ def _opened(
         from ledger.source import mariadb  # noqa: PLC0415
 
         return mariadb.open_source(parsed_url(url), table, catalog, **given, timeout_seconds=timeout_seconds)  # type: ignore[arg-type]
+    if kind == "parquet":
+        from ledger.source import parquettable  # noqa: PLC0415
+
+        return parquettable.open_source(parsed_url(url), table, catalog, **given, base=base)  # type: ignore[arg-type]
     from ledger.source import anysql  # noqa: PLC0415
 
     return anysql.open_source(parsed_url(url), table, catalog, **given)  # type: ignore[arg-type]
@@ -105,6 +109,10 @@ def describe_table(url: str, table: str, base: Path | None = None) -> TableShape
         from ledger.source import mariadb  # noqa: PLC0415
 
         return mariadb.describe_table(parsed_url(url), table)
+    if kind == "parquet":
+        from ledger.source import parquettable  # noqa: PLC0415
+
+        return parquettable.describe_table(parsed_url(url), table, base)
     from ledger.source import anysql  # noqa: PLC0415
 
     return anysql.describe_table(parsed_url(url), table)

@@ -338,7 +338,7 @@ def test_nothing_can_be_written_or_dropped_while_it_is_read(postgres: Database, 
                 with pytest.raises(psycopg.errors.LockNotAvailable):
                     other.execute(statement)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            source._connection.execute("DELETE FROM fines")  # type: ignore[attr-defined]
+            source.connection.execute("DELETE FROM fines")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("table", ["fines", "v", "p"])
