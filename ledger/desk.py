@@ -85,8 +85,6 @@ class _KeepingBook(Book):
         catalog: Catalog,
         keys: CatalogKeys,
         series: Series | None = None,
-        *,
-        by_tiles: bool = False,
     ) -> StreamLedger:
         # What is kept is asked many times, by anybody: every entry is hashed and the fold made, once.
         if series is None:

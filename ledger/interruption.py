@@ -125,8 +125,8 @@ def _watch(told: socket.socket, last_words: Callable[[], None]) -> None:
     began = time.monotonic()
     _asked.set()
     for stop in list(_stops.values()):
-        with contextlib.suppress(Exception):
-            stop()
+        # Each by itself: one may wait for a server that does not answer, and the clock runs on.
+        threading.Thread(target=_stopped, args=(stop,), daemon=True).start()
     # Data is another signal, the end of it the end of the block.
     while (left := began + (CLEANUP_SECONDS if _heard.is_set() else STUCK_SECONDS) - time.monotonic()) > 0:
         if not select.select([told], [], [], min(left, 0.1))[0]:
@@ -138,3 +138,8 @@ def _watch(told: socket.socket, last_words: Callable[[], None]) -> None:
             break
     last_words()
     os._exit(EXIT)
+
+
+def _stopped(stop: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        stop()

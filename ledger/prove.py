@@ -87,7 +87,7 @@ def prove(job: Job, catalog: Catalog, keys: Sequence[str], *, batch: str | None)
     number = None if batch is None else batch_number(batch)
     if number is not None:
         _refuse_snapshot(job, catalog, number)
-    held, unread = load_sides(job, catalog, by_tiles=True)
+    held, unread = load_sides(job, catalog)
     proved: dict[bytes, Proved] = {}
     for text in keys:
         values = parse_key_argument(catalog, text)
@@ -123,11 +123,8 @@ def confirmed_height(link: Link) -> int:
     return min(height, -1 if saved is None else saved)
 
 
-def load_sides(
-    job: Job, catalog: Catalog, *, by_tiles: bool = False
-) -> tuple[list[Held], list[tuple[StreamId, LedgerError]]]:
-    """The catalog's streams that this party is a side of; and those that cannot be read here, with the reason. `by_tiles` as in
-    `Book.read_set`."""
+def load_sides(job: Job, catalog: Catalog) -> tuple[list[Held], list[tuple[StreamId, LedgerError]]]:
+    """The catalog's streams that this party is a side of; and those that cannot be read here, with the reason."""
     held: list[Held] = []
     unread: list[tuple[StreamId, LedgerError]] = []
     for stream in job.streams.of_catalog(catalog.id):
@@ -135,21 +132,20 @@ def load_sides(
             # Of a stream of nothing but snapshots no version is known.
             continue
         try:
-            held += _series_held(job, stream, by_tiles=by_tiles)
+            held += _series_held(job, stream)
         except (InputError, NotBuiltError) as error:
             # Anybody registered can announce a batch to us under a key we never had: it must not stop proofs of other streams.
             unread.append((stream, error))
     return held, unread
 
 
-def _series_held(job: Job, stream: StreamId, *, by_tiles: bool) -> list[Held]:
+def _series_held(job: Job, stream: StreamId) -> list[Held]:
     """The series of a stream, the present one first."""
     arranged, current = job.series(stream), job.current(stream)
     job.check_strays(arranged)
     if current is None:
         return []
-    # Of several series the older ones are told apart by what the present one holds, so all of them is needed.
-    ledger, keys = job.ledger(stream, current, by_tiles=by_tiles and len(arranged.series) == 1)
+    ledger, keys = job.ledger(stream, current)
     # Of what comes after a bridge that was not taken over nothing is known here.
     waiting = (batch for series in arranged.series[current.number + 1 :] for batch in series.batches)
     held = [Held(replace(ledger, open=(*ledger.open, *waiting)), keys)]
@@ -233,10 +229,6 @@ def _find(held: Held, catalog: Catalog, values: Mapping[str, str], number: str |
     if tag is None or (number is None and held.left is not None and tag not in held.left):
         return []
     versions = ledger.history.of_tag(tag)
-    for version in versions:
-        tiles.check(
-            ledger.known[version.batch].entries, version.index, ledger.known[version.batch].entry_set.entries_file
-        )
     if number is None:
         versions = versions[-1:]
     found = [_Found(held, ledger.known[version.batch], version) for version in versions]

@@ -24,8 +24,6 @@ from pathlib import Path
 from ledger.batch.build import Builder
 from ledger.batch.history import History
 from ledger.catalog import parse_catalog
-from ledger.chain.contract import anchor_registry
-from ledger.chain.transactions import Claim, encode_anchor
 from ledger.kernel.stages import Stages
 from ledger.keys import parse_key
 from ledger.reconcile.compare import Comparer
@@ -74,6 +72,7 @@ def rows(count: int) -> Iterator[list[str]]:
 
 def generate(folder: Path, count: int) -> tuple[Path, Path]:
     """A CSV file and a SQLite database of the same rows."""
+    folder.mkdir(exist_ok=True)
     file, database = folder / f"rows-{count}.csv", folder / f"rows-{count}.db"
     connection = sqlite3.connect(database)
     connection.execute(f"CREATE TABLE bench ({', '.join(f'{name} TEXT' for name in FIELDS)})")
@@ -164,32 +163,36 @@ def _print_stages(name: str, count: int, clock: Stages) -> None:
 
 
 def gas() -> None:
-    """Gas of `anchor` on the production bytecode, in memory."""
-    from eth_tester import EthereumTester, PyEVMBackend  # noqa: PLC0415  only installed for development
-    from eth_utils import to_canonical_address  # noqa: F401, PLC0415
-    from web3 import EthereumTesterProvider, Web3  # noqa: PLC0415
-
-    w3 = Web3(EthereumTesterProvider(EthereumTester(PyEVMBackend())))
-    account = w3.eth.accounts[0]
-    contract = anchor_registry()
-    deployed = w3.eth.wait_for_transaction_receipt(
-        w3.eth.send_transaction({"from": account, "data": contract.bytecode})
+    """Gas of an anchor, as scripts/gas measures it."""
+    told = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "gas"), "--json"], check=True, capture_output=True
     )
-    target = deployed["contractAddress"]
-    name = b"province".ljust(32, b"\0")
-    register = contract.functions["register"].encode(name, account)
-    w3.eth.wait_for_transaction_receipt(w3.eth.send_transaction({"from": account, "to": target, "data": register}))
-    per_anchor = {}
-    for most in (1, 10, 100):
-        claims = [Claim(os.urandom(225).hex().encode(), 0, 1_000_000, os.urandom(32).hex()) for _ in range(most)]
-        sent = w3.eth.send_transaction(
-            {"from": account, "to": target, "data": encode_anchor(claims), "gas": 16_000_000}
-        )
-        per_anchor[most] = w3.eth.wait_for_transaction_receipt(sent)["gasUsed"] / most
-        print(f"| {most} a transaction | {per_anchor[most]:,.0f} |")
+    spent = json.loads(told.stdout)
+    per_anchor = {most: spent[f"anchor_{most}"] for most in (1, 10, 100)}
+    for most, each in per_anchor.items():
+        print(f"| {most} a transaction | {each:,.0f} |")
     print("\n| records in a batch | gas per record, 1 batch a transaction | 100 a transaction |\n|---|---|---|")
     for size in (1, 100, 10_000, 1_000_000):
         print(f"| {size:,} | {per_anchor[1] / size:,.3f} | {per_anchor[100] / size:,.3f} |")
+
+
+def engines(folder: Path, count: int) -> None:
+    """What the compiled part is worth: the same command with it and without, in turn."""
+    file, database = generate(folder, count)
+    home = workspace(folder, database, count)
+    try:
+        for name, words in (("CSV", [str(file)]), ("SQLite", [])):
+            ratios = []
+            for _ in range(REPEATS):
+                walls = []
+                for kernel in ("reference", ""):
+                    os.environ["DUIZHANG_KERNEL"] = kernel
+                    walls.append(measured(["-C", str(home), "digest", "bench", *words])[0])
+                ratios.append(walls[0] / walls[1])
+            print(f"| digest {name}, reference ÷ compiled | {count:,} | {statistics.median(ratios):.2f} |", flush=True)
+    finally:
+        os.environ.pop("DUIZHANG_KERNEL")
+        subprocess.run([*DUIZHANG, "-C", str(home), "chain", "down"], check=False, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -220,6 +223,8 @@ def main() -> None:
             print(f"| {command} | {grown / (count - count // 10):,.0f} |")
         print("\n| stages | rows | seconds |\n|---|---|---|")
         stages(home, file, database, count)
+        print("\n| our own ways beside each other | rows | ratio |\n|---|---|---|")
+        engines(folder / "engines", count // 10)
         print("\n| anchors | gas each |\n|---|---|")
         gas()
 

@@ -217,7 +217,7 @@ def _tables(wanted: set[str], server: Server, database: Database, folder: Path, 
 def _ten(database: Database, folder: Path, count: int) -> None:
     """The table ten times over, under other keys and codes."""
     made = ", ".join(f"{name} || '/' || n AS {name}" if name in ("decision_no", "uscc") else name for name in FIELDS)
-    database.run("DROP TABLE IF EXISTS other")
+    database.run("DROP TABLE IF EXISTS other, one, two")
     figures = []
     for copies in (1, 10):
         if copies > 1:
@@ -339,6 +339,9 @@ def main() -> None:
     parser.add_argument("--only", default="1,2,4,5,6,7")
     asked = parser.parse_args()
     wanted = set(asked.only.split(","))
+    if unknown := wanted - set("1234567"):
+        parser.error(f"no measure {', '.join(sorted(unknown))}")
+    ten = asked.ten or "3" in wanted
     print(
         f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.system()}; kernel {native.engine()}; "
         f"{asked.rows:,} rows; medians of {REPEATS}\n"
@@ -347,8 +350,8 @@ def main() -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="duizhang-bench-") as name:
         folder = Path(name)
-        if wanted & {"1", "2"} or asked.ten:
-            tables(wanted, folder, asked.rows, asked.ten)
+        if wanted & {"1", "2"} or ten:
+            tables(wanted, folder, asked.rows, ten)
         if "4" in wanted:
             files(folder, asked.rows)
         if "5" in wanted:

@@ -168,11 +168,9 @@ class Book:
         catalog: Catalog,
         keys: CatalogKeys,
         series: Series | None = None,
-        *,
-        by_tiles: bool = False,
     ) -> StreamLedger:
         """A series of the stream (default: the newest) with every lawful entry set this workspace holds, each checked against the
-        sender's anchor (`by_tiles`: as far as its tiles go, see `read_set`); `keys` and `catalog` must be its own. What bridges left
+        sender's anchor; `keys` and `catalog` must be its own. What bridges left
         behind is `batch.left`'s to add.
 
         InputError `series.other_catalog` for another catalog.
@@ -201,7 +199,7 @@ class Book:
                 if entry_set is None:
                     unknown.append(announced)
                 else:
-                    known.append(KnownBatch(announced, entry_set, self.read_set(entry_set, by_tiles=by_tiles)))
+                    known.append(KnownBatch(announced, entry_set, self.read_set(entry_set)))
         ledger = StreamLedger(stream, tuple(known), tuple(unknown), history_of(known), erased)
         for batch in known:
             self._check_withdrawals(batch, catalog, keys, erased)

@@ -155,10 +155,10 @@ class Job:
         with self.store.read() as session:
             return keys_of(self.workspace, session, stream, series)
 
-    def ledger(self, stream: StreamId, series: Series, *, by_tiles: bool = False) -> tuple[StreamLedger, CatalogKeys]:
-        """A series of a stream, with what bridges left behind, and its keys; `by_tiles` as in `Book.read_set`."""
+    def ledger(self, stream: StreamId, series: Series) -> tuple[StreamLedger, CatalogKeys]:
+        """A series of a stream, with what bridges left behind, and its keys."""
         keys = self.keys(stream, series)
-        ledger = self.book.load_stream(self.streams, stream, keys.catalog, keys, series, by_tiles=by_tiles)
+        ledger = self.book.load_stream(self.streams, stream, keys.catalog, keys, series)
         arranged = self.series(stream)
         return with_left(self.workspace, self.book, self.streams, arranged, series, ledger, keys), keys
 

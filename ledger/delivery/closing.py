@@ -52,11 +52,6 @@ def landing_due(job: Job, batch: AnnouncedBatch) -> date:
     return due(office_day(batch.sent[0].time), job.workspace.config.deadlines.land)
 
 
-def is_late(job: Job, batch: AnnouncedBatch) -> bool:
-    """True once that day is past."""
-    return today() > landing_due(job, batch)
-
-
 def answer_due(job: Job, batch: AnnouncedBatch) -> date:
     """The last day on which the receiver of a batch of ours is to have anchored something of it; InputError `calendar.no_year`."""
     return due(office_day(batch.sent[0].time), job.workspace.config.deadlines.receive)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,26 @@ _MAX_ROWS = 1 << 30
 """Places in a compiled table are 32 bits."""
 
 
+@cache
+def _library() -> Any:
+    """The compiled library if it sorts and finds as numpy does, else None."""
+    library = functions()
+    if library is None:
+        return None
+    entries = np.zeros((60, 24), np.uint8)
+    entries[:, 7] = np.arange(60) // 30
+    entries[:, 8] = (np.arange(60) * 37 % 60) // 2
+    entries[:, 23] = np.arange(60) * 11 % 60
+    words = words_of(entries)
+    right = _order(library, entries).tolist() == np.lexsort((words[:, 2], words[:, 1], words[:, 0])).tolist()
+    tags = np.ascontiguousarray(entries[:, 8:])
+    table = _table(library, tags)
+    if not right or table is None or _table(library, np.concatenate([tags, tags[7:8]])) is not None:
+        return None
+    found = _found(table, tags, np.concatenate([tags[::-1], np.full((1, 16), 9, np.uint8)]))
+    return library if found.tolist() == [*range(59, -1, -1), -1] else None
+
+
 def words_of(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """(n, 8k) bytes as (n, k) words that compare as the bytes do."""
     return np.ascontiguousarray(rows).view(">u8").astype(np.uint64)
@@ -29,13 +50,17 @@ def words_of(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def order_of(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The order that makes rows of (n, 8k) bytes ascend; equal rows keep theirs. A view of some columns is not copied."""
-    library = functions()
-    count, width = rows.shape
-    if library is None or rows.strides[1] != 1 or not count:
+    library = _library()
+    if library is None or rows.strides[1] != 1 or not len(rows):
         words = words_of(rows)
         return np.lexsort(tuple(words[:, column] for column in range(words.shape[1] - 1, -1, -1))).astype(
             np.int64, copy=False
         )
+    return _order(library, rows)
+
+
+def _order(library: Any, rows: NDArray[np.uint8]) -> NDArray[np.int64]:
+    count, width = rows.shape
     places = np.empty((2 * count, 2), np.uint64)
     order = np.empty(count, np.int64)
     library.dz_order(
@@ -58,7 +83,7 @@ def sort_entries(entries: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def duplicate_tags(entries: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     """Groups of rows (indices into `entries`, ascending) that have the same key tag; the groups by their first row."""
-    library = functions()
+    library = _library()
     if library is not None and _table(library, entries[:, TAG]) is not None:
         return []
     tags = words_of(entries[:, TAG])
@@ -81,7 +106,7 @@ class TagIndex:
         self._tags = tags
         self._table: _Table | None = None
         self._words, self._rows = np.zeros((0, 2), np.uint64), np.zeros(0, np.int64)
-        library = functions()
+        library = _library()
         if library is not None:
             self._table = _table(library, tags)
             if self._table is None:
@@ -102,12 +127,7 @@ class TagIndex:
         if not len(self._tags) or not len(tags):
             return found
         if self._table is not None:
-            wanted = np.ascontiguousarray(tags)
-            self._table.library.dz_lookup(
-                _at(self._tags), ctypes.c_int64(self._tags.strides[0]), _at(self._table.factors), self._table.shift, _at(self._table.slots),
-                _at(wanted), ctypes.c_int64(len(wanted)), _at(found),
-            )  # fmt: skip
-            return found
+            return _found(self._table, self._tags, tags)
         return self._search(words_of(tags), found)
 
     def _search(self, wanted: NDArray[np.uint64], found: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -154,6 +174,16 @@ def _table(library: Any, tags: NDArray[np.uint8]) -> _Table | None:
         _at(tags), ctypes.c_int64(len(tags)), ctypes.c_int64(tags.strides[0]), _at(factors), 64 - bits, _at(slots)
     )
     return None if twice >= 0 else _Table(library, slots, 64 - bits, factors)
+
+
+def _found(table: _Table, tags: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
+    wanted = np.ascontiguousarray(wanted)
+    found = np.empty(len(wanted), np.int64)
+    table.library.dz_lookup(
+        _at(tags), ctypes.c_int64(tags.strides[0]), _at(table.factors), table.shift, _at(table.slots), _at(wanted),
+        ctypes.c_int64(len(wanted)), _at(found),
+    )  # fmt: skip
+    return found
 
 
 def _at(array: NDArray[Any]) -> ctypes.c_void_p:

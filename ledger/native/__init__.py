@@ -1,6 +1,6 @@
 """The compiled part: a few C files in this folder, one library, loaded with ctypes, which lets other threads run meanwhile.
 
-`load` gives it or None; each module that uses a function of it declares that function, checks it before use, and does the same work without it.
+`load` gives it or None; each module that uses a function of it checks it before use, and does the same work without it.
 `DUIZHANG_KERNEL=reference` switches all of it off.
 """
 

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+_SHOWN = 2000
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
@@ -25,7 +26,7 @@ def sources() -> list[Path]:
 
 def library() -> Path:
     """Where the library of these sources is, or would be."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
     for path in sources():
         text = path.read_bytes()
         digest.update(f"{path.name} {len(text)}\n".encode() + text)
@@ -46,7 +47,11 @@ def build() -> Path | None:
             made = Path(folder) / target.name
             subprocess.run([compiler, *FLAGS, "-o", str(made), *files], check=True, capture_output=True)
             made.replace(target)
-    except (OSError, subprocess.CalledProcessError):
+    except subprocess.CalledProcessError as error:
+        print(error.stderr.decode(errors="replace")[-_SHOWN:], file=sys.stderr)
+        return None
+    except OSError as error:
+        print(error, file=sys.stderr)
         return None
     for stale in target.parent.glob("_native-*.so"):
         if stale != target:
@@ -56,4 +61,4 @@ def build() -> Path | None:
 
 if __name__ == "__main__":
     found = build()
-    print("no C compiler here: the reference hashes, more slowly" if found is None else found.name)
+    print("the compiled part was not built: the reference does the work, more slowly" if found is None else found.name)

@@ -189,8 +189,10 @@ static int64_t put_timestamp(const u8 *p, u8 *out, int zoned, int64_t *odd)
         at = put_text(micros > 0 ? "infinity" : "-infinity", out);
         return at + (zoned ? put_text("Z", out + at) : 0);
     }
-    int64_t day = 86400000000, days = micros / day - (micros % day < 0), rest = micros - days * day;
+    int64_t day = 86400000000, days = micros / day, rest = micros % day;
     int bc;
+    if (rest < 0)
+        rest += day, days--;
     at = put_day(days, out, &bc, odd);
     const int64_t parts[3] = {rest / 3600000000, rest / 60000000 % 60, rest / 1000000 % 60};
     for (int i = 0; i < 3; i++) {

@@ -125,6 +125,9 @@ def _number(fields: dict[int, Any], name: int) -> int:
 
 
 def _dictionary(file: BinaryIO, page: _Page, codec: str | None) -> int:
+    if codec is None and page.packed != page.unpacked:
+        # Arrow takes what is not compressed by its length in the file, whatever the header says it unpacks to.
+        raise _OddError
     if page.unpacked <= _SMALL:
         return page.unpacked
     if page.unpacked > MAX_DICTIONARY:

@@ -7,6 +7,9 @@ tests hold both ways equal. Where there is no compiled part, or no libpq to be f
 from __future__ import annotations
 
 import ctypes
+import select
+import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -93,7 +96,26 @@ def _libpq() -> Any:
 
 def available() -> bool:
     """Whether this way can be gone."""
-    return load() is not None and _libpq() is not None
+    return load() is not None and _libpq() is not None and _is_right()
+
+
+@cache
+def _is_right() -> bool:
+    """Whether the compiled part writes a row of each kind as the server would; one that does not is not used."""
+    cells = [
+        ("text", "许".encode(), "许"), ("integer", (-7).to_bytes(8, "big", signed=True), "-7"),
+        ("decimal", struct.pack(">hhHh2h", 2, 0, 0x4000, 2, 12, 500), "-12.05"), ("date", struct.pack(">i", 8825), "2024-02-29"),
+        ("timestamp", struct.pack(">q", -1_500_000), "1999-12-31 23:59:58.5"), ("zoned", struct.pack(">q", 0), "2000-01-01 00:00:00Z"),
+        ("date", struct.pack(">i", 2**31 - 1), "infinity"), ("text", None, ""),
+    ]  # fmt: skip
+    packed = [b"\xff" * 4 if data is None else struct.pack(">i", len(data)) + data for _, data, _ in cells]
+    message = struct.pack(">h", len(cells)) + b"".join(packed)
+    data, ends = np.frombuffer(message, np.uint8), np.array([0, len(message)], np.int64)
+    try:
+        made = _columns(data, ends, [kind for kind, _, _ in cells])  # type: ignore[misc]
+    except (Torn, AttributeError):
+        return False
+    return [(array.to_pylist(), odd) for array, odd in made] == [([text], text == "infinity") for _, _, text in cells]
 
 
 def blocks(connection: psycopg.Connection[Any], sql: str, block_bytes: int, most: int) -> Iterator[Block]:
@@ -189,12 +211,28 @@ def _ended(connection: psycopg.Connection[Any]) -> int:
 
 
 def _give_up(connection: psycopg.Connection[Any]) -> None:
-    with suppress(psycopg.Error):
+    """Tell the server, and take what it had sent meanwhile; a connection that is not quiet within _CANCEL_SECONDS is ended: in the midst of a
+    COPY libpq would answer for ever that there is more."""
+    pgconn = connection.pgconn
+    until = time.monotonic() + _CANCEL_SECONDS
+    try:
         connection.cancel_safe(timeout=_CANCEL_SECONDS)
-        while connection.pgconn.get_copy_data(0)[0] >= 0:
-            pass
-    while connection.pgconn.get_result():
+        while (size := pgconn.get_copy_data(1)[0]) >= 0:
+            if not size:
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                select.select([pgconn.socket], [], [], left)
+                pgconn.consume_input()
+            elif time.monotonic() > until:
+                break
+        else:
+            while pgconn.get_result():
+                pass
+            return
+    except psycopg.Error:
         pass
+    pgconn.finish()
 
 
 def columns_of(block: Block, kinds: Sequence[Kind]) -> list[tuple[Any, bool]]:

@@ -7,7 +7,7 @@ are to F2. A type without a form is refused by name before the first row, a valu
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,6 +39,9 @@ from ledger.source.values import Refused, checked, chunk_of, selected, utf8_of, 
 
 CHUNK_BYTES = 8 << 20
 MAX_CHUNK_ROWS = 32_768
+
+_CANCEL_SECONDS = 2.0
+"""How long another connection may take to tell the server that nobody waits any more."""
 
 LOCATOR = ("tableoid", "ctid")
 """What names a row of a table, its partitions included, while nobody else writes."""
@@ -110,7 +113,10 @@ def open_source(
     """
     address = address_of(url)
     where = f"{address.shown}:{table}"
-    with connected(address, where, lock_seconds) as connection, stoppable(connection.cancel_safe):
+    with (
+        connected(address, where, lock_seconds) as connection,
+        stoppable(partial(connection.cancel_safe, timeout=_CANCEL_SECONDS)),
+    ):
         found = find_table(connection, table, where)
         # From here on with its schema: a search path can mean another table than the one somebody has in mind.
         where = f"{address.shown}:{found.schema}.{found.name}"
@@ -257,8 +263,10 @@ def _saved(connection: psycopg.Connection[Any], where: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not connection.broken:
-            connection.execute("ROLLBACK TO SAVEPOINT scan")
+        # The cancel that ended the scan may strike this as well: what ended it is what is told. A transaction left so refuses all else.
+        with suppress(psycopg.errors.QueryCanceled):
+            if not connection.broken:
+                connection.execute("ROLLBACK TO SAVEPOINT scan")
         raise
     connection.execute("RELEASE SAVEPOINT scan")
 

@@ -234,7 +234,9 @@ def _scan_columns(connection: Connection, catalog: Catalog, layout: Layout, name
             return values.binary().cast(pa.string()).cast(pa.int64())
         return _versions(values.objects(), column, catalog, refused)
 
-    for columns in connection.scan(_select(layout, names), MAX_CHUNK_ROWS, CHUNK_BYTES):
+    for columns in connection.scan(
+        _select(layout, names), min(FIRST_CHUNK_ROWS, MAX_CHUNK_ROWS), MAX_CHUNK_ROWS, CHUNK_BYTES
+    ):
         chunk = chunk_of(columns, names, layout, catalog, ordinal, _texts_of_values, versions)
         ordinal += len(chunk)
         yield chunk

@@ -86,7 +86,10 @@ class Values:
 
     def objects(self) -> list[Any]:
         """As sqlite3 gives them under `sqlitefile.connected`: bytearray, int, float, bytes, None."""
-        data, ends = memoryview(self._data), self._offsets.tolist()
+        # A buffer that was resized still shows the length it was made with; a slice of it shows the present one.
+        data, ends = memoryview(self._data.slice(0, self._data.size)), self._offsets.tolist()
+        if ends[self._rows] > len(data):
+            raise BufferError("values end behind their buffer")
         kinds = self._kinds[: self._rows].tolist()
         return [_OBJECT[kind](data[ends[row] : ends[row + 1]]) for row, kind in enumerate(kinds)]
 
@@ -160,13 +163,13 @@ class Connection:
     def execute(self, sql: str) -> Result:
         """One statement, run to its end."""
         names, statement = self._prepared(sql)
-        found = list(self._chunks(statement, len(names), 1024, 1 << 20))
+        found = list(self._chunks(statement, len(names), 1024, 1024, 1 << 20))
         return Result(names, iter(found))
 
-    def scan(self, sql: str, rows: int, chunk_bytes: int) -> Iterator[list[Values]]:
-        """The rows of a statement, `rows` or about `chunk_bytes` at a time."""
+    def scan(self, sql: str, first: int, rows: int, chunk_bytes: int) -> Iterator[list[Values]]:
+        """The rows of a statement, `first` of them, then each time twice as many, up to `rows` or about `chunk_bytes`."""
         names, statement = self._prepared(sql)
-        return self._chunks(statement, len(names), rows, chunk_bytes)
+        return self._chunks(statement, len(names), first, rows, chunk_bytes)
 
     def _prepared(self, sql: str) -> tuple[list[str], int]:
         statement = ctypes.c_void_p()
@@ -182,17 +185,19 @@ class Connection:
             raise MemoryError
         return [name.decode() for name in names], statement.value
 
-    def _chunks(self, statement: int, width: int, rows: int, chunk_bytes: int) -> Iterator[list[Values]]:
+    def _chunks(self, statement: int, width: int, size: int, rows: int, chunk_bytes: int) -> Iterator[list[Values]]:
         rooms = [_FIRST_ROOM] * width
         try:
             more = True
             while more:
-                filling = _Filling(rooms, rows)
-                more = self._fill(statement, filling, rows, chunk_bytes)
+                filling = _Filling(rooms, size)
+                more = self._fill(statement, filling, size, chunk_bytes)
                 if filling.count:
                     yield filling.values()
+                grown = max(1, min(2 * size, rows) // size)
+                size = min(2 * size, rows)
                 # What the next rows need is what these did; a little more is left for each to differ.
-                rooms = [column.size + (column.size >> 4) + 4096 for column in filling.columns]
+                rooms = [grown * (column.size + (column.size >> 4)) + 4096 for column in filling.columns]
         finally:
             self._finalize(statement)
 
@@ -303,13 +308,15 @@ def _is_right(joined: _Joined) -> bool:
     """A value of each storage class, and numbers at the bounds, as sqlite3 reads them."""
     sql = (
         "SELECT 'a', -9223372036854775808, x'00ff', 1.5, NULL, '' "
-        "UNION ALL SELECT '许' || char(0), 9223372036854775807, x'', -0.5, 0, NULL"
+        "UNION ALL SELECT '许' || char(0), 9223372036854775807, x'', -0.5, 0, NULL "
+        # More than the room a column begins with.
+        f"UNION ALL SELECT printf('%.{2 * _FIRST_ROOM}c', 'x'), 1, x'', 0.5, 'y', 'z'"
     )
     reference, own = sqlite3.connect(":memory:"), Connection("file::memory:", 0, joined)
     try:
         reference.text_factory = bytearray
         wanted = reference.execute(sql).fetchall()
-        (columns,) = own.scan(sql, 16, 1 << 20)
+        (columns,) = own.scan(sql, 16, 16, 1 << 20)
     finally:
         reference.close()
         own.close()

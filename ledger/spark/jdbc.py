@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
-import psycopg
-
 from ledger.errors import InputError, SourceError
 from ledger.kernel.chunk import Chunk
 from ledger.source.postgres import PostgresSource, Reader
@@ -103,7 +101,7 @@ def jdbc_splits(source: PostgresSource, names: Sequence[str], parallel: int) -> 
     connection, table, reader = source.connection, source.table, source.reader
     info = connection.info
     given = info.get_parameters()
-    strange = sorted(set(_REFUSED) & {*given} - {*_defaults()})
+    strange = sorted(set(_REFUSED) & {*given})
     if strange or info.host.startswith("/"):
         told = ", ".join(strange) or "unix socket"
         raise InputError(
@@ -163,13 +161,6 @@ def _ranges(source: PostgresSource, parallel: int) -> list[str]:
         f"place >= '({begin},0)'::tid" + ("" if end is None else f" AND place < '({end},0)'::tid")
         for begin, end in bounds
     ]
-
-
-def _defaults() -> Iterator[str]:
-    """What libpq itself sets, whoever asks."""
-    for option in psycopg.pq.Conninfo.get_defaults():
-        if option.val:
-            yield option.keyword.decode()
 
 
 def _host(host: str) -> str:

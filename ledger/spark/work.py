@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -25,7 +26,7 @@ from ledger.catalog import Catalog
 from ledger.errors import ChainError, InputError, LedgerError, SourceError, StoreError
 from ledger.kernel.chunk import Chunk
 from ledger.kernel.entries import Kernel, Result
-from ledger.kernel.sorting import TAG, EntryIndex, words_of
+from ledger.kernel.sorting import TAG, TagIndex, words_of
 from ledger.keys import CatalogKeys
 from ledger.record import Unreadable
 from ledger.source.values import BATCH, ROW_VERSION
@@ -43,7 +44,7 @@ BUILT = "part int, count long, nodes binary, counts binary, sums binary, checks 
 Batches = Iterable[Any]
 Work = Callable[[Batches], Iterator[Any]]
 _NODE = np.dtype([("first", "<i8"), ("level", "<i4"), ("hash", "V32")])
-_SOURCES = ("kernel/*.py", "source/*.py", "spark/*.py", "native/*.[ch]", "record.py", "keys.py", "catalog.py", "pattern.py", "sketch.py", "merkle.py")  # fmt: skip
+_SOURCES = ("kernel/*.py", "source/*.py", "spark/*.py", "native/*.[ch]", "record.py", "keys.py", "catalog.py", "pattern.py", "jcs.py", "errors.py", "interruption.py", "sketch.py", "merkle.py")  # fmt: skip
 
 
 class Splits(Protocol):
@@ -56,7 +57,7 @@ class Splits(Protocol):
 @cache
 def code_digest() -> str:
     """What decides the bytes of entries, as it stands in this process: an executor with other code than the driver's is refused."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {pa.__version__} {np.__version__}".encode())
     root = Path(__file__).parent.parent
     for pattern in _SOURCES:
         for path in sorted(root.glob(pattern)):
@@ -87,10 +88,7 @@ def pick(splits: Splits, keys: CatalogKeys, code: str, tags: bytes, *, refused: 
     """The rows that carry one of `tags` (16 bytes each), whole (`picked`); with `refused`, those whose key cannot be read as well."""
 
     def make() -> Callable[[int, Chunk, Result], Any]:
-        wanted = np.frombuffer(tags, np.uint8).reshape(-1, 16)
-        padded = np.zeros((len(wanted), 64), np.uint8)
-        padded[:, TAG] = wanted
-        index = EntryIndex(padded)
+        index = TagIndex(np.frombuffer(tags, np.uint8).reshape(-1, 16))
 
         def one(split: int, chunk: Chunk, result: Result) -> Any:
             return _picked(split, chunk, result, index, refused=refused)
@@ -168,11 +166,6 @@ def error_of(note: str) -> LedgerError:
 def unreadable_of(note: str) -> Unreadable:
     """Why a row has no entry."""
     return Unreadable(*json.loads(note))
-
-
-def tails(entries: Any) -> NDArray[np.uint8]:
-    """A pa.binary() column of entries as (n, 64), zeros where it is null."""
-    return fixed(entries, 64)
 
 
 def fixed(column: Any, width: int) -> NDArray[np.uint8]:
@@ -270,7 +263,7 @@ def _columns(split: int, chunk: Chunk, result: Result, *, reasons: bool) -> Any:
     )  # fmt: skip
 
 
-def _picked(split: int, chunk: Chunk, result: Result, index: EntryIndex, *, refused: bool) -> Any:
+def _picked(split: int, chunk: Chunk, result: Result, index: TagIndex, *, refused: bool) -> Any:
     found = np.flatnonzero(index.lookup(np.ascontiguousarray(result.entries[:, TAG])) >= 0)
     own = {row: tag for row, (tag, _) in result.refused_keys.items()}
     tags = np.frombuffer(b"".join(own.values()), np.uint8).reshape(-1, 16)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ledger.kernel import native, sorting
+from ledger.kernel import sorting
 from ledger.kernel.sorting import EntryIndex, duplicate_tags, order_of, sort_entries
 
 
@@ -19,9 +19,9 @@ def engine(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each way there is; a compiled one that is missing here is a failure, for CI has a compiler."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "numpy":
-            patch.setattr(sorting, "functions", lambda: None)
+            patch.setattr(sorting, "_library", lambda: None)
         else:
-            assert native.functions() is not None
+            assert sorting._library() is not None
         yield
 
 

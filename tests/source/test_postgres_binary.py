@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import subprocess
+import time
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pytest
 
@@ -168,6 +170,31 @@ def test_a_scan_that_is_given_up_leaves_the_read_as_it_was(
                 next(scan)
         assert sum(map(len, source.scan())) == 1500
         assert sum(map(len, source.scan())) == 1500
+
+
+@pytest.mark.parametrize("cancel", ["refused", "ignored"])
+def test_a_scan_whose_cancel_is_not_heard_is_given_up_all_the_same(
+    postgres18: Database, monkeypatch: pytest.MonkeyPatch, cancel: str
+) -> None:
+    def deaf(self: Any, *, timeout: float) -> None:
+        if cancel == "refused":
+            raise psycopg.OperationalError("no way to the server")
+
+    monkeypatch.setattr(psycopg.Connection, "cancel_safe", deaf)
+    monkeypatch.setattr(pgbinary, "_CANCEL_SECONDS", 0.3)
+    monkeypatch.setattr(module, "MAX_CHUNK_ROWS", 10)
+    # More than sockets hold, and a server that is slow to give it.
+    postgres18.run(
+        "CREATE VIEW v AS SELECT i AS no, repeat('x', 10000) || pg_sleep(0.0001)::text AS name FROM generate_series(1, 200000) i"
+    )
+    catalog = parse_catalog(
+        b'id = "v"\nversion = 1\nkey = ["no"]\nfield = [{ name = "no", type = "integer" }, { name = "name", type = "text" }]',
+        "v",
+    )
+    began = time.monotonic()
+    with open_table(postgres18.url, "v", catalog) as source, closing(source.scan()) as scan:  # type: ignore[type-var]
+        next(scan)
+    assert time.monotonic() - began < 10
 
 
 def test_a_database_that_holds_what_is_no_utf8_refuses_the_row(postgres18: Database) -> None:

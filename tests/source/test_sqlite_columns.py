@@ -288,3 +288,27 @@ def test_where_the_library_is_not_pythons_own_python_reads(
             assert [len(chunk) for chunk in source.scan()] == [1]
     finally:
         sqlitecapi.library.cache_clear()
+
+
+@pytest.mark.parametrize("odd", [b"\0\xff", 1.5, Damaged("\udcff")], ids=["blob", "real", "damaged"])
+def test_an_odd_value_spoils_no_other_of_its_column_however_long_that_is(
+    tmp_path: Path, fines: Catalog, odd: Any
+) -> None:
+    rows = [(f"no-{n}", f"广州示例{n}科技有限公司" * 3, n, "2024-01-01", None, None) for n in range(4000)]
+    rows[2000] = (rows[2000][0], odd, *rows[2000][2:])
+    url = make(tmp_path / "a.db", rows)
+    quick = read(url, fines)
+    with python_objects():
+        assert quick == read(url, fines)
+    assert [row[2] for row in quick if row[-1] is None] == [row[1] for row in rows if row[1] is not odd]
+
+
+def test_row_versions_as_text_are_all_read(tmp_path: Path, fines: Catalog) -> None:
+    rows = [
+        (f"no-{n}", "x", n, "2024-01-01", None, f"2024-01-{n % 28 + 1:02d} 10:{n % 60:02d}:00") for n in range(10_000)
+    ]
+    url = make(tmp_path / "a.db", rows)
+    quick = read(url, fines)
+    with python_objects():
+        assert quick == read(url, fines)
+    assert all(row[-2] is not None and row[-1] is None for row in quick)

@@ -54,6 +54,9 @@ class Imitation:
 
     notes = ()
 
+    def about_rows(self) -> int:
+        return self.table.rows
+
     def scan(self) -> Iterator[Chunk]:
         return self.table.scan()
 
