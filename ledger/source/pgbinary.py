@@ -125,9 +125,6 @@ def blocks(connection: psycopg.Connection[Any], sql: str, block_bytes: int, most
     """
     native, libpq = load(), _libpq()
     pgconn: Any = connection.pgconn
-    result = pgconn.exec_(sql.encode())
-    if result.status != pq.ExecStatus.COPY_OUT:
-        raise psycopg.errors.error_from_result(result)
     address = {
         name: ctypes.cast(getattr(libpq, name), ctypes.c_void_p).value
         for name in ("PQgetCopyData", "PQconsumeInput", "PQfreemem")
@@ -141,8 +138,11 @@ def blocks(connection: psycopg.Connection[Any], sql: str, block_bytes: int, most
         None,
         0,
     )
-    total, first, room, trailed, whole = 0, True, block_bytes, False, False
+    total, first, room, trailed = 0, True, block_bytes, False
     try:
+        result = pgconn.exec_(sql.encode())
+        if result.status != pq.ExecStatus.COPY_OUT:
+            raise psycopg.errors.error_from_result(result)
         while True:
             data = np.empty(room, np.uint8)
             ends = np.zeros(most + 1, np.int64)
@@ -174,11 +174,10 @@ def blocks(connection: psycopg.Connection[Any], sql: str, block_bytes: int, most
                 total += len(ends) - 1
             if state == _ENDED:
                 break
-        whole = True
         told = _ended(connection)
     finally:
         native.dz_copy_drop(ctypes.byref(copy))
-        if not whole:
+        if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             _give_up(connection)
     if told != total or not trailed:
         raise Torn(f"{told}, {total}")

@@ -205,7 +205,7 @@ def test_a_queued_reconciliation_that_was_cut_off_has_no_outcome_and_is_done_aga
         assert code == 2
         row = runs.get(store, run_id)
         assert row is not None
-        assert (row.state, row.verdict, row.error) == ("running", None, None)
+        assert (row.state, row.verdict, row.error) == ("running", None, None), row.error
         runs.release(store, run_id, "w", told_to_stop=True)
         row = runs.get(store, run_id)
         assert row is not None
