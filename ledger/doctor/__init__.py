@@ -33,7 +33,7 @@ def examine(root: Path, *, named: bool) -> list[Diagnosis]:
 
     `named`: somebody said that there is a workspace (`-C`, DUIZHANG_HOME), so that its absence is a problem.
     """
-    found = [*judge_python(sys.version_info[:3]), *_disk(root)]
+    found = [*judge_python(sys.version_info[:3]), *judge_kernel(), *_disk(root)]
     if not (root / "duizhang.toml").exists():
         found += judge_machine(needed=True)
         code = "workspace.missing"
@@ -92,6 +92,25 @@ def judge_python(version: tuple[int, ...]) -> list[Diagnosis]:
             )
         ]
     return [fine("python", f"Python {shown}", f"Python {shown}")]
+
+
+def judge_kernel() -> list[Diagnosis]:
+    """Whether the compiled part is used."""
+    # Needs pyarrow, which a broken set-up may lack.
+    from ledger.kernel.native import engine  # noqa: PLC0415
+
+    kind = engine()
+    if kind == "reference":
+        zh, en = (
+            "未使用编译部分：结果相同，但读取与计算慢数倍",
+            "the compiled part is not used: the same results, several times as slow",
+        )
+        mend_zh, mend_en = (
+            "安装 C 编译器（gcc）后再运行 scripts/setup",
+            "install a C compiler (gcc), then run scripts/setup",
+        )
+        return [warning("kernel", "doctor.kernel", zh, en, mend_zh, mend_en, os.environ.get("DUIZHANG_KERNEL", ""))]
+    return [fine("kernel", f"编译部分可用（{kind}）", f"the compiled part is used ({kind})")]
 
 
 def judge_machine(*, needed: bool) -> list[Diagnosis]:

@@ -22,7 +22,7 @@ from ledger.errors import StoreError
 from ledger.kernel.entries import Result
 from ledger.kernel.sorting import TAG, TagIndex
 from ledger.reconcile.findings import GONE, Counts, Finding, Kind
-from ledger.reconcile.strangers import Gathering, ShownKeys, Strangers
+from ledger.reconcile.strangers import Gathering, ShownKeys, Sighting, Strangers, tails_of
 from ledger.record import MASK, Unreadable
 from ledger.store.entryfile import NO_VERSION
 
@@ -44,17 +44,6 @@ _KINDS = {
     _Status.NOT_WITHDRAWN: Kind.NOT_WITHDRAWN,
     _Status.UNREADABLE: Kind.UNREADABLE,
 }
-
-
-@dataclass(frozen=True)
-class _Sighting:
-    """What is kept of a row that does not simply match."""
-
-    number: int
-    record_key: bytes
-    commitment: bytes | None
-    canonical: bytes | None
-    unreadable: Unreadable | None
 
 
 @dataclass(frozen=True)
@@ -131,10 +120,10 @@ class Comparer:
         self._seen = np.zeros(len(history), np.uint32)
         self._status = np.zeros(len(history), np.uint8)
         self._unversioned = np.zeros(len(history), np.bool_)
-        self._sightings: dict[int, _Sighting] = {}
+        self._sightings: dict[int, Sighting] = {}
         self._strangers = Gathering(show_values=show_values)
-        self._unreadable: list[tuple[bytes, _Sighting]] = []  # of keys that no batch knows
-        self._keyless: list[_Sighting] = []
+        self._unreadable: list[tuple[bytes, Sighting]] = []  # of keys that no batch knows
+        self._keyless: list[Sighting] = []
         self._rows = 0
 
     def add(
@@ -249,7 +238,7 @@ class Comparer:
     def _add_refused(self, numbers: npt.NDArray[np.int64], result: Result) -> None:
         for row, unreadable in result.refused.items():
             tag, record_key = result.refused_keys.get(row, (None, b""))
-            sighting = _Sighting(int(numbers[row]), record_key, None, None, unreadable)
+            sighting = Sighting(int(numbers[row]), record_key, None, None, unreadable)
             if tag is None:
                 self._keyless.append(sighting)
                 continue
@@ -264,13 +253,13 @@ class Comparer:
 
     def _sightings_of(
         self, places: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64], result: Result
-    ) -> list[_Sighting]:
+    ) -> list[Sighting]:
         if not len(places):
             return []
         part = result.part(places)
         opened = part.canonical.to_pylist() if self._show_values else [None] * len(places)
         return [
-            _Sighting(number, record_key, entry[COMMITMENT].tobytes(), canonical, None)
+            Sighting(number, record_key, entry[COMMITMENT].tobytes(), canonical, None)
             for number, record_key, entry, canonical in zip(
                 numbers[part.rows].tolist(), part.record_keys.to_pylist(), part.entries, opened, strict=True
             )
@@ -323,7 +312,7 @@ class Comparer:
             newly_seen_keys=ShownKeys(unknown.single.record_keys, self._masked) if unseen_own else (),
             newly_seen=unknown.single.tails if unseen_own else np.zeros((0, 48), np.uint8),
             updated_keys=self._shown_keys(changed),
-            updated=_tails(self._history.tags(np.flatnonzero(updated)), changed),
+            updated=tails_of(self._history.tags(np.flatnonzero(updated)), changed),
             unversioned=self._history.tails(
                 np.flatnonzero(once & (self._status == _Status.MATCHED) & self._unversioned)
             ),
@@ -382,7 +371,7 @@ class Comparer:
     def _finding(
         self,
         kind: Kind,
-        sighting: _Sighting,
+        sighting: Sighting,
         *,
         key: bool | None = True,
         expected: Version | None = None,
@@ -419,7 +408,7 @@ class Comparer:
     def _group_unknown(self) -> _Unknown:
         strangers = self._strangers.finish()
         single, several = strangers.groups()
-        spoilt: dict[bytes, list[_Sighting]] = {}
+        spoilt: dict[bytes, list[Sighting]] = {}
         for tag, sighting in self._unreadable:
             spoilt.setdefault(tag, []).append(sighting)
         readable = {strangers.tails[group[0], :16].tobytes(): group for group in several}
@@ -435,7 +424,7 @@ class Comparer:
         for tag in sorted({*readable, *spoilt}):
             group, others = readable.get(tag, np.zeros(0, np.int64)), spoilt.get(tag, [])
             rows = len(group) + len(others)
-            sighting = _sighting(strangers, int(group[0])) if len(group) else others[0]
+            sighting = strangers.sighting(int(group[0])) if len(group) else others[0]
             if rows > 1:
                 out.duplicates += 1
                 out.duplicate_rows += rows
@@ -446,7 +435,7 @@ class Comparer:
             out.findings.append(finding)
         if self._origin == "delivery":
             out.findings += [
-                self._finding(Kind.UNANCHORED, _sighting(out.single, at), tag=out.single.tails[at, :16].tobytes().hex())
+                self._finding(Kind.UNANCHORED, out.single.sighting(at), tag=out.single.tails[at, :16].tobytes().hex())
                 for at in range(len(out.single))
             ]
         return out
@@ -454,7 +443,7 @@ class Comparer:
     def _shown_values(self, canonical: bytes) -> Mapping[str, str | None]:
         return self._masked(_record(canonical))
 
-    def _shown_keys(self, sightings: Iterable[_Sighting]) -> tuple[Mapping[str, str], ...]:
+    def _shown_keys(self, sightings: Iterable[Sighting]) -> tuple[Mapping[str, str], ...]:
         ordered = sorted(sightings, key=lambda s: s.record_key)
         return tuple(self._masked(json.loads(s.record_key)["key"]) for s in ordered)
 
@@ -474,23 +463,6 @@ class _Unknown:
     duplicates: int
     duplicate_rows: int
     unreadable: int
-
-
-def _sighting(strangers: Strangers, at: int) -> _Sighting:
-    canonical = None if strangers.canonical is None else strangers.canonical[at].as_py()
-    return _Sighting(
-        int(strangers.numbers[at]),
-        strangers.record_keys[at].as_py(),
-        strangers.tails[at, 16:].tobytes(),
-        canonical,
-        None,
-    )
-
-
-def _tails(tags: npt.NDArray[np.uint8], sightings: Sequence[_Sighting]) -> npt.NDArray[np.uint8]:
-    """Tag and commitment (n,48) of rows that were read; `tags` run along with `sightings`."""
-    found = np.frombuffer(b"".join(s.commitment or b"" for s in sightings), np.uint8).reshape(-1, 32)
-    return np.concatenate([tags, found], axis=1)
 
 
 def _record(canonical: bytes) -> Mapping[str, str]:

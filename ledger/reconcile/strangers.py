@@ -15,8 +15,18 @@ import pyarrow.compute as pc
 
 from ledger.kernel.entries import Result
 from ledger.kernel.sorting import TAG, order_of, words_of
+from ledger.record import Unreadable
 
-COMMITMENT = slice(32, 64)
+
+@dataclass(frozen=True)
+class Sighting:
+    """What is kept of a row that does not simply match."""
+
+    number: int
+    record_key: bytes
+    commitment: bytes | None
+    canonical: bytes | None
+    unreadable: Unreadable | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,13 @@ class Strangers:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def sighting(self, at: int) -> Sighting:
+        """One of them."""
+        canonical = None if self.canonical is None else self.canonical[at].as_py()
+        return Sighting(
+            int(self.numbers[at]), self.record_keys[at].as_py(), self.tails[at, 16:].tobytes(), canonical, None
+        )
 
     def part(self, places: npt.NDArray[np.int64]) -> Strangers:
         """Some of them."""
@@ -53,6 +70,12 @@ class Strangers:
         sizes = np.diff(np.append(starts, len(order)))
         several = np.flatnonzero(sizes > 1)
         return order[starts[sizes == 1]], [order[starts[at] : starts[at] + sizes[at]] for at in several]
+
+
+def tails_of(tags: npt.NDArray[np.uint8], sightings: Sequence[Sighting]) -> npt.NDArray[np.uint8]:
+    """Tag and commitment (n,48) of rows that were read; `tags` run along with `sightings`."""
+    found = np.frombuffer(b"".join(it.commitment or b"" for it in sightings), np.uint8).reshape(-1, 32)
+    return np.concatenate([tags, found], axis=1)
 
 
 class Gathering:

@@ -44,7 +44,7 @@ BUILT = "part int, count long, nodes binary, counts binary, sums binary, checks 
 Batches = Iterable[Any]
 Work = Callable[[Batches], Iterator[Any]]
 _NODE = np.dtype([("first", "<i8"), ("level", "<i4"), ("hash", "V32")])
-_SOURCES = ("kernel/*.py", "source/*.py", "spark/*.py", "native/*.[ch]", "record.py", "keys.py", "catalog.py", "pattern.py", "jcs.py", "errors.py", "interruption.py", "sketch.py", "merkle.py")  # fmt: skip
+_SOURCES = ("kernel/*.py", "source/*.py", "spark/*.py", "native/*.[ch]", "native/*.py", "record.py", "keys.py", "catalog.py", "pattern.py", "jcs.py", "errors.py", "interruption.py", "sketch.py", "merkle.py")  # fmt: skip
 
 
 class Splits(Protocol):

@@ -13,7 +13,7 @@ import pytest
 
 from ledger.chain import doctor as machine
 from ledger.chain.registry import Roles
-from ledger.doctor import judge_machine, judge_python
+from ledger.doctor import judge_kernel, judge_machine, judge_python
 from ledger.doctor.diagnosis import mend_for
 from ledger.doctor.workspace import judge_clock, judge_roles, judge_zone
 from ledger.errors import InputError
@@ -82,7 +82,7 @@ def test_outside_a_workspace_only_the_machine_is_looked_at(tmp_path: Path, monke
     monkeypatch.delenv("DUIZHANG_HOME", raising=False)
     code, checks = doctor()
     assert code == 0
-    assert [it["name"] for it in checks] == ["python", "disk", "machine", "workspace"]
+    assert [it["name"] for it in checks] == ["python", "kernel", "disk", "machine", "workspace"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -351,3 +351,13 @@ def test_json_has_every_member(province: Path) -> None:
     answer: Any = duizhang("-C", province, "doctor", "--json").json
     assert set(answer) == {"verdict", "problems", "checks"}
     assert all(set(it) == {"name", "result", "code", "message", "mend", "where"} for it in answer["checks"])
+
+
+def test_whether_the_compiled_part_is_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = judge_kernel()
+    assert (found.result, found.name) == ("ok", "kernel")
+    assert "native" in found.en
+    monkeypatch.setattr("ledger.kernel.native._load", lambda: None)
+    (found,) = judge_kernel()
+    assert (found.result, found.code) == ("warning", "doctor.kernel")
+    assert "scripts/setup" in found.mend_en

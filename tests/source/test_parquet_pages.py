@@ -80,6 +80,22 @@ def test_a_dictionary_that_the_file_does_not_own_up_to_is_found(tmp_path: Path) 
     assert bound(path, has_dictionary_page=False, data_page_offset=chunk.dictionary_page_offset)[0] == 9000
 
 
+def test_a_dictionary_that_lies_about_its_length_gives_no_bound(tmp_path: Path) -> None:
+    """Arrow takes what is not compressed by its length in the file; the header's other number could say anything."""
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.table({"a": ["长" * 3000] * 9}), path, compression="none")
+    assert bound(path)[0] == 9000
+    data = bytearray(path.read_bytes())
+    # The page header: field 1 (kind, 2 for a dictionary), field 2 (unpacked), field 3 (packed), zigzag varints of one length.
+    size = 9004
+    number = bytes([(2 * size & 0x7F) | 0x80, (2 * size >> 7 & 0x7F) | 0x80, 2 * size >> 14])
+    at = data.index(b"\x15\x04\x15" + number + b"\x15" + number)
+    data[at + 3 : at + 6] = bytes([2 * 10 | 0x80, 0x80, 0])
+    path.write_bytes(data)
+    assert pq.ParquetFile(path).read().column("a")[0].as_py() == "长" * 3000
+    assert bound(path)[0] is None
+
+
 def test_a_small_dictionary_is_its_own_bound(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     pq.write_table(pa.table({"a": ["ab", "c"] * 99}), path)

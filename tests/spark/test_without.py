@@ -11,6 +11,7 @@ import pytest
 
 from ledger.config import parse_config
 from ledger.errors import InputError
+from ledger.spark import work
 from tests.conftest import Pair
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,38 @@ def test_the_setting_is_refused_with_what_to_install(own: Pair, command: tuple[s
     assert told.returncode == 2, told
     assert '"spark.missing"' in told.stdout
     assert "pip install 'duizhang[spark]'" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("limit_rate = 100", ()), ("timeout_seconds = 9", ()), ("", ("--limit-rate", "100"))]
+)
+def test_neither_a_limit_nor_a_time_out_goes_with_it(own: Pair, setting: str, words: tuple[str, ...]) -> None:
+    config = own.city.home / "duizhang.toml"
+    text = config.read_text(encoding="utf-8").replace('origin = "own"', f'origin = "own"\n{setting}')
+    config.write_text(text + '\n[kernel]\nengine = "spark"\n', encoding="utf-8")
+    ran = own.city.run("reconcile", "permits", *words, "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (2, "kernel.unpaced")
+
+
+def test_what_decides_bytes_is_compared_with_that_of_the_executors() -> None:
+    """Every module of ours that reading and the kernel import, directly or not, is among the sources that `spark.version` goes by."""
+    root = ROOT / "ledger"
+    covered = {path.relative_to(root).as_posix() for pattern in work._SOURCES for path in root.glob(pattern)}
+    todo, seen = ["kernel/entries.py", "source/parquettable.py", "source/postgres.py", "spark/work.py"], set[str]()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
+            modules = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ledger"):
+                modules = [node.module or "", *(f"{node.module}.{it.name}" for it in node.names)]
+            for module in modules:
+                path = "/".join(module.split(".")[1:])
+                todo += [it for it in (f"{path}.py", f"{path}/__init__.py") if (root / it).is_file()]
+    assert len(seen) > 20
+    assert seen <= covered, sorted(seen - covered)
 
 
 @pytest.mark.parametrize(
