@@ -176,7 +176,7 @@ def test_links_and_commands_in_the_documents_are_real(doc: Path) -> None:
     for line in re.findall(r"^(?:    |\$ )(?:.*\s)?(duizhang [^#|\n]+)", text, re.MULTILINE):
         words = [word for word in shlex.split(line)[1:] if word != "…"]
         build_parser().parse_args(words)
-    for script in re.findall(r"\bscripts/([a-z_]+)", text):
+    for script in re.findall(r"\bscripts/([a-z_]+(?:\.py)?)", text):
         assert (ROOT / "scripts" / script).exists(), script
 
 
